@@ -1,0 +1,107 @@
+"""A wrong configuration is refused with the line, what was expected, and the nearest valid key."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import pytest
+from pydantic import BaseModel, ConfigDict, Field
+
+from offline.configs.loading import load_config
+from offline.tasks.config import TaskConfig
+from services.platform.errors import InvalidConfig
+
+
+@dataclass(frozen=True)
+class Training:
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    steps: Annotated[int, Field(ge=1)] = 10
+    rate: float = 0.1
+
+
+class Config(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    task: TaskConfig
+    training: Training = Training()
+
+
+GOOD = """
+task:
+  name: toy
+  labels: [yes_please, no_thanks]
+  data:
+    train: train.jsonl
+    test: test.jsonl
+training:
+  steps: 3
+"""
+
+
+def load(tmp_path: Path, text: str, *overrides: str) -> Config:
+    path = tmp_path / "toy.yaml"
+    path.write_text(text)
+    return load_config(Config, path, overrides)
+
+
+def test_a_good_file_loads_and_label_names_become_words(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD)
+    assert config.task.labels == {"yes_please": "yes please", "no_thanks": "no thanks"}
+    assert config.training.steps == 3
+
+
+def test_overrides_win_over_the_file(tmp_path: Path) -> None:
+    config = load(tmp_path, GOOD, "training.steps=7", "task.data.validation=held_out.csv")
+    assert config.training.steps == 7
+    assert config.task.data.validation == "held_out.csv"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "  steps: 3",
+            "  stesp: 3",
+            r"toy.yaml:9: unknown key 'training.stesp'. Did you mean 'steps'",
+        ),
+        ("training:", "trainign:", r"toy.yaml:8: unknown key 'trainign'. Did you mean 'training'"),
+        (
+            "    test:",
+            "    tset:",
+            r"toy.yaml:7: unknown key 'task.data.tset'. Did you mean 'test'",
+        ),
+        (
+            "steps: 3",
+            "steps: 0",
+            r"toy.yaml:9: 'training.steps': .*greater than or equal to 1, given 0",
+        ),
+        ("steps: 3", "steps: many", r"toy.yaml:9: 'training.steps': .*integer.*given 'many'"),
+        ("    test: test.jsonl\n", "", r"toy.yaml:5: 'task.data.test' is missing"),
+        ("[yes_please, no_thanks]", "[alone]", r"toy.yaml:2: 'task': .*at least two labels"),
+        ("name: toy", "name: [", r"is not YAML"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_line(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    assert old in GOOD
+    with pytest.raises(InvalidConfig, match=expected):
+        load(tmp_path, GOOD.replace(old, new))
+
+
+def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD.replace("steps: 3", "steps: 0\n  rate: fast"))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+@pytest.mark.parametrize("override", ["training.steps", "=3", "task.name.first=a"])
+def test_an_override_that_says_nothing_is_refused(tmp_path: Path, override: str) -> None:
+    with pytest.raises(InvalidConfig, match="override"):
+        load(tmp_path, GOOD, override)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfig, match=r"absent\.yaml cannot be read"):
+        load_config(Config, tmp_path / "absent.yaml")
