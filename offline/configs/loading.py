@@ -27,8 +27,8 @@ def load_config(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
         overrides: `section.key=value`, the value in YAML; they win over the file.
 
     Raises:
-        InvalidConfig: the file is missing or not YAML, or values are unknown or wrong; the message has a line for each, with what
-            was expected and the nearest valid key.
+        InvalidConfig: the file is missing or not YAML, or values are unknown or wrong; the message
+            has a line for each, with what was expected and the nearest valid key.
     """
     try:
         text = path.read_text(encoding="utf-8")

@@ -1,7 +1,7 @@
 """The code part of a stage's key: a hash over the stage's module and what it imports from this tree.
 
-Sources enter as their syntax tree without docstrings, so that an edited comment or README redoes nothing, and an edited reward
-redoes PPO and what follows.
+Sources enter as their syntax tree without docstrings, so that an edited comment or README redoes
+nothing, and an edited reward redoes PPO and what follows.
 """
 
 import ast

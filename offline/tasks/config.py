@@ -3,20 +3,16 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-
-class Section(BaseModel):
-    """Base of every configuration section: unknown keys are refused, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from offline.configs.section import Section
 
 
 class DataConfig(Section):
     """Where the examples are.
 
-    Each split is a file (`.jsonl`, `.csv`, `.parquet`; relative to `directory`, or to the configuration file where none is
-    given) or a Hugging Face data set as `hf:NAME[/CONFIG]@SPLIT`.
+    Each split is a file (`.jsonl`, `.csv`, `.parquet`; relative to `directory`, or to the
+    configuration file where none is given) or a Hugging Face data set as `hf:NAME[/CONFIG]@SPLIT`.
     """
 
     directory: Path | None = None
@@ -37,9 +33,10 @@ class FieldsConfig(Section):
 class TaskConfig(Section):
     """A task.
 
-    `labels` lists the label names, or maps each to the text that describes it (its name in words where it is a list).
-    `shots` keeps that many examples a class: the rows of each class in file order, shuffled with `random.Random(seed)`, the
-    first n. `leftover` says what happens to the others: `drop`, or `unlabelled`, which keeps their texts alone.
+    `labels` lists the label names, or maps each to the text that describes it (its name in words
+    where it is a list). `shots` keeps that many examples a class: the rows of each class in file
+    order, shuffled with `random.Random(seed)`, the first n. `leftover` says what happens to the
+    others: `drop`, or `unlabelled`, which keeps their texts alone.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

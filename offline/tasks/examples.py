@@ -33,8 +33,8 @@ def read_split(
         labels: the labels of the task; None for unlabelled texts, whose label column stays null.
 
     Raises:
-        InvalidData: the file is missing or empty, a row lacks a field or has one of a wrong type, a text is empty, or a label
-            is not one of `labels`. The message names file and row.
+        InvalidData: the file is missing or empty, a row lacks a field or has one of a wrong type, a
+            text is empty, or a label is not one of `labels`. The message names file and row.
     """
     rows: list[tuple[str, str | None, str | None]] = []
     for where, row in _rows(source, directory, split):

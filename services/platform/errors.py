@@ -22,8 +22,9 @@
     ├── AddressInUse            the port is taken
     └── AlreadyRunning          another process holds the lock
 
-An error is raised once, where the fault is seen, with what was wrong, what was expected and what to do. It is turned into
-an exit status in `offline.cli` and into an HTTP answer in `services.platform.http`, and nowhere else.
+An error is raised once, where the fault is seen, with what was wrong, what was expected and what to
+do. It is turned into an exit status in `offline.cli` and into an HTTP answer in
+`services.platform.http`, and nowhere else.
 """
 
 from typing import ClassVar

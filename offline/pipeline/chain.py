@@ -1,0 +1,131 @@
+"""The chain of stages that makes a release, and running it for one configuration and seed."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from filelock import FileLock, Timeout
+
+from offline.pipeline.code_hash import code_hash
+from offline.pipeline.manifest import StageManifest, hash_file
+from offline.pipeline.progress import ProgressDisplay
+from offline.pipeline.stage import Plan, Stage, run_stage
+from services.platform.errors import AlreadyRunning
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a dry run says of one stage; `key` is None where it hangs on a stage that has yet to run."""
+
+    stage: str
+    key: str | None
+    runs: bool
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Stages in order, with the sections of a configuration that they read.
+
+    Attributes:
+        stages: every stage after those it reads.
+        root: directory of the finished stages.
+        sections: configuration section by name.
+        outside: hashes of files outside the tree of stages, by the stage that reads them.
+    """
+
+    stages: Sequence[Stage]
+    root: Path
+    sections: Mapping[str, Any]
+    outside: Mapping[str, Mapping[str, str]]
+
+    def upto(self, last: str) -> "Chain":
+        """The stages that `last` needs, itself included."""
+        needed = {last}
+        for stage in reversed(self.stages):
+            if stage.name in needed:
+                needed.update(stage.inputs)
+        kept = tuple(stage for stage in self.stages if stage.name in needed)
+        return Chain(kept, self.root, self.sections, self.outside)
+
+    def plan(self, seed: int) -> Iterator[Step]:
+        """What running would do, and why; nothing is run or written."""
+        done: dict[str, StageManifest] = {}
+        for stage in self.stages:
+            waiting = [name for name in stage.inputs if name not in done]
+            if waiting:
+                yield Step(stage.name, None, True, f"follows {', '.join(waiting)}")
+                continue
+            plan = self._plan(stage, seed, done)
+            manifest = plan.finished()
+            if manifest is None:
+                yield Step(stage.name, plan.key, True, plan.reason())
+            else:
+                done[stage.name] = manifest
+                yield Step(stage.name, plan.key, False, "nothing that it depends on has changed")
+
+    def run(self, seed: int, display: ProgressDisplay) -> dict[str, StageManifest]:
+        """Run what has not run; the manifest of every stage, by name."""
+        done: dict[str, StageManifest] = {}
+        for stage in self.stages:
+            plan = self._plan(stage, seed, done)
+            manifest = plan.finished()
+            if manifest is not None:
+                display.reused(stage.name, manifest.key)
+            else:
+                inputs = {name: self.directory(done[name]) for name in stage.inputs}
+                with display.stage(stage.name) as report:
+                    manifest = run_stage(plan, self.sections[stage.section], inputs, report)
+                display.finished(stage.name, manifest.seconds, manifest.metrics)
+            done[stage.name] = manifest
+        return done
+
+    def directory(self, manifest: StageManifest) -> Path:
+        return self.root / manifest.stage / manifest.key
+
+    def _plan(self, stage: Stage, seed: int, done: Mapping[str, StageManifest]) -> Plan:
+        return Plan(
+            stage=stage,
+            root=self.root,
+            seed=seed,
+            config=as_json(self.sections[stage.section]),
+            inputs={name: done[name] for name in stage.inputs},
+            code=code_hash(stage.module),
+            outside=self.outside.get(stage.name, {}),
+        )
+
+
+def as_json(section: Any) -> Any:
+    """A configuration section as JSON values."""
+    from pydantic import TypeAdapter
+
+    return json.loads(TypeAdapter(type(section)).dump_json(section))
+
+
+def hash_outside(paths: Sequence[Path]) -> dict[str, str]:
+    """Hashes of the files that exist, by name; a missing one is the reading stage's error to tell."""
+    return {path.name: hash_file(path) for path in paths if path.is_file()}
+
+
+@contextmanager
+def run_lock(directory: Path) -> Iterator[None]:
+    """Hold the lock of a task's directory.
+
+    Raises:
+        AlreadyRunning: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".lock", timeout=0)
+    try:
+        with lock:
+            yield
+    except Timeout as error:
+        raise AlreadyRunning(
+            f"Another run works in {directory}.", hint="Wait for it, or choose another --output."
+        ) from error

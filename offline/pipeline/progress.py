@@ -1,0 +1,113 @@
+"""What a run shows: bars with rate and time left on a terminal, JSON log events otherwise."""
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import structlog
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from offline.pipeline.stage import Report
+
+EVENT_EVERY_SECONDS = 5.0
+
+
+class ProgressDisplay(Protocol):
+    """Told what the pipeline does."""
+
+    def reused(self, stage: str, key: str) -> None: ...
+
+    def stage(self, stage: str) -> Any: ...
+
+    def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None: ...
+
+
+def choose_display(console: Console) -> ProgressDisplay:
+    return TerminalDisplay(console) if console.is_terminal else EventDisplay()
+
+
+class _RateColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text("" if not task.speed else f"{task.speed:.1f}/s", style="progress.data.speed")
+
+
+class TerminalDisplay:
+    """A bar a stage, on a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    def reused(self, stage: str, key: str) -> None:
+        self._console.print(f"[green]✓[/] {stage:<13}[dim]unchanged ({key})[/]")
+
+    def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+        shown = "  ".join(f"{name} {value}" for name, value in _scalars(metrics))
+        self._console.print(f"[green]✓[/] {stage:<13}{seconds:7.1f} s  [dim]{shown}[/]")
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[Report]:
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description:<13}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("[dim]{task.fields[figures]}"),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            bar = progress.add_task(stage, total=None, figures="")
+
+            def report(done: int, total: int, figures: Mapping[str, float]) -> None:
+                shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+                progress.update(bar, completed=done, total=total, figures=shown)
+
+            yield report
+
+
+class EventDisplay:
+    """Log events, one every few seconds while a stage works."""
+
+    def __init__(self) -> None:
+        self._log = structlog.get_logger("retrikt.run")
+
+    def reused(self, stage: str, key: str) -> None:
+        self._log.info("stage_unchanged", stage=stage, key=key)
+
+    def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+        self._log.info("stage_finished", stage=stage, seconds=seconds, **dict(_scalars(metrics)))
+
+    @contextmanager
+    def stage(self, stage: str) -> Iterator[Report]:
+        self._log.info("stage_started", stage=stage)
+        told = time.monotonic()
+
+        def report(done: int, total: int, figures: Mapping[str, float]) -> None:
+            nonlocal told
+            if time.monotonic() - told >= EVENT_EVERY_SECONDS:
+                told = time.monotonic()
+                self._log.info("stage_progress", stage=stage, done=done, total=total, **figures)
+
+        yield report
+
+
+def _scalars(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    return [
+        (name, round(value, 4) if isinstance(value, float) else value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float | str)
+    ]

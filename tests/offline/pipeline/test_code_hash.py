@@ -1,0 +1,54 @@
+"""An edited comment redoes nothing; an edited module redoes the stages that import it, and only those."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TREE = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    for name in ("offline", "services"):
+        shutil.copytree(TREE / name, tmp_path / name, ignore=shutil.ignore_patterns("*.jsonl"))
+    return tmp_path
+
+
+def hash_in(tree: Path, module: str = "offline.stages.prepare") -> str:
+    program = f"from offline.pipeline.code_hash import code_hash; print(code_hash({module!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tree, capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_comments_and_docstrings_do_not_count(tree: Path) -> None:
+    before = hash_in(tree)
+    edit(tree / "offline/tasks/few_shot.py", '"""Few-shot subsets', '"""Subsets')
+    with (tree / "offline/stages/prepare.py").open("a") as file:
+        file.write("# a remark\n")
+    assert hash_in(tree) == before
+
+
+def test_code_that_the_stage_imports_counts(tree: Path) -> None:
+    before = hash_in(tree)
+    edit(tree / "offline/tasks/few_shot.py", "[:shots]", "[: shots + 1]")
+    assert hash_in(tree) != before
+
+
+def test_code_that_the_stage_does_not_import_does_not_count(tree: Path) -> None:
+    before = hash_in(tree)
+    with (tree / "offline/configs/loading.py").open("a") as file:
+        file.write("EXTRA = 1\n")
+    with (tree / "offline/pipeline/stage.py").open("a") as file:
+        file.write("EXTRA = 1\n")
+    assert hash_in(tree) == before
