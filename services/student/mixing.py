@@ -1,0 +1,207 @@
+"""Mixing: the student's own scores and the teacher's soft labels on its neighbours, made one answer.
+
+Pure functions over the array-API standard: torch tensors in training, NumPy arrays in the server,
+one arithmetic. Interpolating a classifier with its nearest neighbours follows kNN-LM (Khandelwal et
+al. 2020); here the share of the neighbours is not a constant but a gate that reads the scores.
+
+The head may know fewer labels than the store (labels added after training; the head's are a prefix
+of the store's). It then says nothing about the others: what probability goes to them is the store's
+to say, and only the rest is the head's to share out.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from array_api_compat import array_namespace
+
+from services.platform.errors import InvalidConfig
+
+Array = Any
+"""A torch tensor or a NumPy array of float32; shapes are told with each function."""
+
+FEATURES = (
+    "head_confidence",
+    "head_entropy",
+    "store_confidence",
+    "store_entropy",
+    "agreement",
+    "best_similarity",
+    "similarity_spread",
+)
+"""What the gate reads, each between 0 and 1 but for the similarities, which are cosines."""
+
+
+@dataclass(frozen=True, slots=True)
+class MixingParameters:
+    """How much the store is trusted, fitted offline and carried by the student bundle.
+
+    Attributes:
+        k: neighbours asked for.
+        similarity_temperature: neighbours weigh `softmax(similarity / similarity_temperature)`.
+        head_temperature: the head's logits are divided by it; calibrates the student alone too.
+        gate_weights: one for each of `FEATURES`.
+        gate_bias: with zero weights, the store's share is `sigmoid(gate_bias)` for every text.
+
+    Raises:
+        InvalidConfig: a value that no mixing can use.
+    """
+
+    k: int = 16
+    similarity_temperature: float = 0.05
+    head_temperature: float = 1.0
+    gate_weights: tuple[float, ...] = (0.0,) * len(FEATURES)
+    gate_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.k < 1:
+            raise InvalidConfig(f"Mixing with k = {self.k} neighbours; expected at least 1.")
+        if len(self.gate_weights) != len(FEATURES):
+            raise InvalidConfig(
+                f"The gate has {len(self.gate_weights)} weights, expected {len(FEATURES)}: "
+                f"one for each of {', '.join(FEATURES)}."
+            )
+        for name in ("similarity_temperature", "head_temperature"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise InvalidConfig(f"Mixing's {name} is {value}; expected a number above 0.")
+        if not all(map(math.isfinite, (*self.gate_weights, self.gate_bias))):
+            raise InvalidConfig("The gate's weights and bias must be finite numbers.")
+
+
+class Mixed(NamedTuple):
+    """An answer and what it was made of; rows of probabilities sum to 1."""
+
+    probabilities: Array
+    """(b, L)"""
+    student: Array
+    """(b, L), the head alone, 0 for labels that it does not know"""
+    store: Array
+    """(b, L), the neighbours alone"""
+    weight: Array
+    """(b,), the store's share of the answer"""
+
+
+def head_distribution(logits: Array, parameters: MixingParameters) -> Array:
+    """(b, H): the student alone, as it answers when the store is away; `logits` (b, H)."""
+    return _softmax(logits / parameters.head_temperature)
+
+
+def neighbour_weights(similarities: Array, parameters: MixingParameters) -> Array:
+    """(b, k): each neighbour's share of the store's answer; 0 for padding (similarity -inf).
+
+    A row without any neighbour gets zeros; all other rows sum to 1.
+    """
+    xp = array_namespace(similarities)
+    found = similarities > -math.inf
+    scaled = similarities / parameters.similarity_temperature
+    best = xp.max(xp.where(found, scaled, xp.zeros_like(scaled) - 1e30), axis=-1, keepdims=True)
+    weights = xp.where(found, xp.exp(xp.where(found, scaled - best, 0.0 * best)), 0.0 * best)
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    return weights / xp.where(total > 0, total, xp.ones_like(total))
+
+
+def store_distribution(
+    similarities: Array, neighbour_labels: Array, parameters: MixingParameters
+) -> Array:
+    """(b, L): the soft labels of the neighbours, the nearer the heavier.
+
+    Args:
+        similarities: (b, k) cosines, padded with -inf where the store gave fewer.
+        neighbour_labels: (b, k, L) soft labels; anything finite where padded.
+        parameters: how to weigh them.
+
+    A row without any neighbour is uniform.
+    """
+    xp = array_namespace(similarities, neighbour_labels)
+    labels = xp.astype(neighbour_labels, similarities.dtype, copy=False)
+    weights = neighbour_weights(similarities, parameters)
+    summed = xp.sum(weights[:, :, None] * labels, axis=1)
+    total = xp.sum(summed, axis=-1, keepdims=True)
+    uniform = xp.zeros_like(summed) + 1.0 / summed.shape[-1]
+    return xp.where(total > 0, summed / xp.where(total > 0, total, xp.ones_like(total)), uniform)
+
+
+def mix(
+    logits: Array, similarities: Array, neighbour_labels: Array, parameters: MixingParameters
+) -> Mixed:
+    """The answer: `weight` of the store's distribution and the rest of the head's.
+
+    Args:
+        logits: (b, H) of the student's head.
+        similarities: (b, k) cosines to the neighbours, best first, padded with -inf.
+        neighbour_labels: (b, k, L) their soft labels, L >= H, the head's labels first.
+        parameters: the bundle's.
+
+    A row without any neighbour is the head's alone (weight 0).
+    """
+    xp = array_namespace(logits, similarities, neighbour_labels)
+    head = head_distribution(logits, parameters)
+    store = store_distribution(similarities, neighbour_labels, parameters)
+    found = xp.any(similarities > -math.inf, axis=-1)
+    known = head.shape[-1]
+    new = store[:, known:] * xp.astype(found, store.dtype)[:, None]
+    room = 1.0 - xp.sum(new, axis=-1, keepdims=True)
+    completed = xp.concat([head * room, new], axis=-1)
+    gate = _gate(head, store[:, :known], similarities, parameters)
+    weight = xp.where(found, gate, xp.zeros_like(gate))
+    share = weight[:, None]
+    student = xp.concat([head, xp.zeros_like(new)], axis=-1)
+    return Mixed(share * store + (1.0 - share) * completed, student, store, weight)
+
+
+def gate_features(head: Array, store: Array, similarities: Array) -> Array:
+    """(b, len(FEATURES)): what the gate reads of a text.
+
+    Args:
+        head: (b, H) the head's distribution.
+        store: (b, H) the store's, on the head's labels.
+        similarities: (b, k) cosines, best first, padded with -inf.
+    """
+    xp = array_namespace(head, store, similarities)
+    found = similarities > -math.inf
+    cosines = xp.where(found, similarities, xp.zeros_like(similarities))
+    count = xp.sum(xp.astype(found, head.dtype), axis=-1)
+    mean = xp.sum(cosines, axis=-1) / xp.where(count > 0, count, xp.ones_like(count))
+    best = cosines[:, 0]
+    return xp.stack(
+        [
+            xp.max(head, axis=-1),
+            _entropy(head),
+            xp.max(store, axis=-1),
+            _entropy(store),
+            xp.sum(xp.sqrt(head * store), axis=-1),
+            best,
+            best - mean,
+        ],
+        axis=-1,
+    )
+
+
+def _gate(head: Array, store: Array, similarities: Array, parameters: MixingParameters) -> Array:
+    features = gate_features(head, store, similarities)
+    score = features[:, 0] * 0.0 + parameters.gate_bias
+    for position, weight in enumerate(parameters.gate_weights):
+        score = score + features[:, position] * weight
+    return _sigmoid(score)
+
+
+def _softmax(scores: Array) -> Array:
+    xp = array_namespace(scores)
+    exponents = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
+    return exponents / xp.sum(exponents, axis=-1, keepdims=True)
+
+
+def _sigmoid(scores: Array) -> Array:
+    """By tanh, which overflows nowhere."""
+    xp = array_namespace(scores)
+    return 0.5 * (xp.tanh(0.5 * scores) + 1.0)
+
+
+def _entropy(distribution: Array) -> Array:
+    """(b,): as a share of the largest that so many labels allow."""
+    xp = array_namespace(distribution)
+    # A probability of 0 adds nothing; the floor keeps its logarithm finite.
+    floor = xp.zeros_like(distribution) + 1e-12
+    bits = -xp.sum(distribution * xp.log(xp.maximum(distribution, floor)), axis=-1)
+    return bits / math.log(max(distribution.shape[-1], 2))
