@@ -1,0 +1,132 @@
+"""Serving an application: the port is taken first, SIGTERM drains, the exit status is 0."""
+
+import errno
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import structlog
+import uvicorn
+from starlette.types import ASGIApp
+
+from services.platform.errors import AddressInUse, InvalidConfig, NotReady
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 2048
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket, so that a busy port is known before anything is loaded.
+
+    Clients that connect while the service loads wait for its first answer.
+
+    Args:
+        port: 0 takes a free one; `socket.getsockname()` tells which.
+
+    Raises:
+        AddressInUse: something else listens there.
+        InvalidConfig: the address is not this machine's, or the port takes more rights.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise InvalidConfig(
+            f"The host {host!r} cannot be resolved: {error.strerror}.",
+            hint="Give an address of this machine, such as 127.0.0.1 or 0.0.0.0.",
+        ) from error
+    listener = socket.socket(family, kind, protocol)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Binding alone would not do: a second process may bind a port nobody listens on yet.
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise AddressInUse(
+                f"Port {port} on {host} is taken by another process.",
+                hint="Stop that process or choose another port (--port).",
+            ) from error
+        raise InvalidConfig(
+            f"Cannot listen on {host} port {port}: {error.strerror}.",
+            hint="Give an address of this machine and a port that this user may take.",
+        ) from error
+    listener.setblocking(False)
+    return listener
+
+
+def serve(
+    create_app: Callable[[], ASGIApp],
+    *,
+    host: str,
+    port: int,
+    drain_seconds: float = 10.0,
+    on_bound: Callable[[str], None] | None = None,
+) -> None:
+    """Serve an application until SIGTERM or SIGINT, then finish the requests under way and return.
+
+    Args:
+        create_app: called once the port is ours; may load as long as it likes.
+        host, port: where to listen.
+        drain_seconds: how long running requests may take to finish.
+        on_bound: told the URL once the port is ours, before anything is loaded.
+
+    Raises:
+        AddressInUse, InvalidConfig: as `bind` does.
+        NotReady: the application's lifespan failed.
+        RetriktError: whatever `create_app` raises.
+    """
+    listener = bind(host, port)
+    try:
+        url = url_of(listener)
+        if on_bound is not None:
+            on_bound(url)
+        config = uvicorn.Config(
+            create_app(),
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+            server_header=False,
+            proxy_headers=False,
+        )
+        log.info("serving", url=url)
+        server = uvicorn.Server(config)
+        with _quiet_signals():
+            server.run(sockets=[listener])
+        if not server.started:
+            raise NotReady("The service did not start.", hint="Its log says why.")
+        log.info("served", url=url)
+    finally:
+        listener.close()
+
+
+def url_of(listener: socket.socket) -> str:
+    """`http://host:port` of a listening socket."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+@contextmanager
+def _quiet_signals() -> Iterator[None]:
+    """uvicorn raises a signal again once it has drained; here that is a clean end, not a killed process."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            before[number] = signal.signal(number, _ignore)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _ignore(_number: int, _frame: FrameType | None) -> None:
+    pass

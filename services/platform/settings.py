@@ -1,0 +1,52 @@
+"""Settings that both services share; read from the environment, checked by pydantic."""
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.platform.errors import InvalidConfig
+
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+class ServiceSettings(BaseSettings):
+    """Base of a service's settings. A service adds its `env_prefix` (RETRIKT_STORE_, RETRIKT_STUDENT_).
+
+    Attributes:
+        host: address to listen on; this machine alone unless told otherwise.
+        port: port to listen on; 0 takes a free one.
+        log_level: the least important events that are logged.
+        access_log: log one event for each request.
+        max_body_bytes: the largest request body that is read.
+        drain_seconds: how long running requests may take to finish after SIGTERM.
+    """
+
+    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    log_level: LogLevel = "info"
+    access_log: bool = True
+    max_body_bytes: Annotated[int, Field(ge=1024)] = 2 * 1024 * 1024
+    drain_seconds: Annotated[float, Field(ge=0)] = 10.0
+
+
+S = TypeVar("S", bound=ServiceSettings)
+
+
+def load_settings(kind: type[S], **given: Any) -> S:
+    """A service's settings from the environment; what is given (and not None) goes first.
+
+    Raises:
+        InvalidConfig: a value is wrong; the message names the environment variable.
+    """
+    try:
+        return kind(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        name = "_".join(str(part) for part in fault["loc"])
+        variable = f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+        raise InvalidConfig(
+            f"The setting {name or 'as a whole'} ({variable}) is wrong: {fault['msg']}."
+        ) from error
