@@ -1,23 +1,24 @@
 """A frozen sentence encoder: mean-pooled embeddings of texts, pairs and single tokens."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal, cast
 
 import numpy as np
 import torch
-import transformers
 from numpy.typing import NDArray
+from pydantic import Field
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar
 
+from offline.configs.section import Section
 from offline.teacher.pretrained import PACKAGED, model_directory
 
 Progress = Callable[[int, int], None]
 """Called with (done, total)."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncoderConfig:
+class EncoderConfig(Section):
     """Which encoder, and how it is run.
 
     Attributes:
@@ -30,10 +31,10 @@ class EncoderConfig:
     """
 
     model: str = PACKAGED
-    max_tokens: int = 128
-    batch_size: int = 64
+    max_tokens: Annotated[int, Field(ge=4)] = 128
+    batch_size: Annotated[int, Field(ge=1)] = 64
     device: str = "cpu"
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16"] = "float32"
 
 
 class SentenceEncoder:
@@ -42,7 +43,8 @@ class SentenceEncoder:
     def __init__(
         self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: EncoderConfig
     ) -> None:
-        self.model = model.eval().requires_grad_(False).to(config.device)
+        model.train(False).requires_grad_(False)
+        self.model = cast(torch.nn.Module, model).to(config.device)
         self.tokenizer = tokenizer
         self.config = config
         self.dimensions = int(model.config.hidden_size)
@@ -89,10 +91,11 @@ class SentenceEncoder:
         Each token stands alone between the special tokens; the row is the last layer's output at its
         place, not normalised. Unknown tokens give the unknown token's row.
         """
-        ids = self.tokenizer.convert_tokens_to_ids(list(tokens))
-        frame = self.tokenizer("a", return_special_tokens_mask=True)
-        place = frame["special_tokens_mask"].index(0)
-        before, after = frame["input_ids"][:place], frame["input_ids"][place + 1 :]
+        ids = cast(list[int], self.tokenizer.convert_tokens_to_ids(list(tokens)))
+        frame = cast(list[int], self.tokenizer("a")["input_ids"])
+        special = self.tokenizer.get_special_tokens_mask(frame, already_has_special_tokens=True)
+        place = special.index(0)
+        before, after = frame[:place], frame[place + 1 :]
         framed = [[*before, token, *after] for token in ids]
         output = np.empty((len(ids), self.dimensions), dtype=np.float32)
         size = self.config.batch_size * 8
@@ -133,7 +136,7 @@ def load_encoder(config: EncoderConfig | None = None) -> SentenceEncoder:
     """
     config = config or EncoderConfig()
     directory = model_directory(config.model)
-    transformers.utils.logging.disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     model = AutoModel.from_pretrained(
         directory, use_safetensors=True, trust_remote_code=False, local_files_only=True
     )

@@ -1,0 +1,125 @@
+"""The softmax head over frozen features: fitting, choosing its regularisation, calibrating it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from offline.report.metrics import negative_log_likelihood
+from offline.teacher.calibration import (
+    assign_folds,
+    cross_fitted_probabilities,
+    fit_temperature,
+    softmax,
+)
+
+_ABSENT_BIAS = -30.0
+_MAX_ITERATIONS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class SoftmaxHead:
+    """`softmax((features · weightᵀ + bias) / temperature)`.
+
+    Attributes:
+        weight: (labels, features) float32.
+        bias: (labels,) float32.
+        temperature: from calibration.
+    """
+
+    weight: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    temperature: float
+
+    @property
+    def parameters(self) -> int:
+        return int(self.weight.size + self.bias.size)
+
+    def probabilities(self, features: Any) -> NDArray[np.float32]:
+        """(n, labels) for features (n, d), dense or SciPy sparse."""
+        logits = np.asarray(features @ self.weight.T + self.bias, dtype=np.float32)
+        return softmax(logits / np.float32(self.temperature))
+
+
+@dataclass(frozen=True, slots=True)
+class FittedHead:
+    """A head and what cross-fitting says of it.
+
+    Attributes:
+        head: fitted on all rows.
+        strength: the inverse regularisation that was chosen (scikit-learn's `C`).
+        cross_fitted: (n, labels) float32, for each row by a head and a temperature that did not see
+            its fold.
+        folds: (n,) fold of every row.
+    """
+
+    head: SoftmaxHead
+    strength: float
+    cross_fitted: NDArray[np.float32]
+    folds: NDArray[np.int64]
+
+
+def fit_head(
+    features: Any,
+    gold: NDArray[np.int64],
+    forms: Sequence[str],
+    labels: int,
+    *,
+    strengths: Sequence[float],
+    folds: int,
+    seed: int,
+) -> FittedHead:
+    """Fit, choose and calibrate a head on labelled rows alone.
+
+    Of `strengths` that one is taken whose cross-fitted, calibrated probabilities are most likely; the
+    figures of the cross-fitting are then a little kind, by that one choice among a handful.
+
+    Args:
+        features: (n, d), dense or SciPy sparse.
+        gold: (n,) positions of the labels.
+        forms: n normal forms of the texts; equal ones of a label share a fold.
+        labels: how many labels there are.
+        strengths: candidates for the inverse regularisation.
+        folds: of the cross-fitting.
+        seed: of the folds.
+    """
+    fold_of = assign_folds(gold, forms, folds, seed)
+    best: tuple[float, float, NDArray[np.float64], NDArray[np.float64]] | None = None
+    for strength in strengths:
+        logits = np.empty((len(gold), labels))
+        for fold in np.unique(fold_of):
+            inside = fold_of == fold
+            weight, bias = _regression(features[~inside], gold[~inside], labels, strength)
+            logits[inside] = features[inside] @ weight.T + bias
+        probabilities = cross_fitted_probabilities(logits, gold, fold_of)
+        loss = negative_log_likelihood(probabilities, gold)
+        if best is None or loss < best[0]:
+            best = loss, strength, logits, probabilities
+    if best is None:
+        raise ValueError("no strength is given to choose from")
+    _, strength, logits, probabilities = best
+    weight, bias = _regression(features, gold, labels, strength)
+    head = SoftmaxHead(
+        weight.astype(np.float32), bias.astype(np.float32), fit_temperature(logits, gold)
+    )
+    return FittedHead(head, strength, probabilities.astype(np.float32), fold_of)
+
+
+def _regression(
+    features: Any, gold: NDArray[np.int64], labels: int, strength: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight (labels, d) and bias (labels,); a label without rows gets a bias that rules it out."""
+    model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=1e-4)
+    model.fit(features, gold)
+    found, offsets = model.coef_, model.intercept_
+    if len(model.classes_) == 2:
+        # Two labels come as one logit: the other's is zero.
+        found = np.vstack([np.zeros_like(found), found])
+        offsets = np.concatenate([np.zeros_like(offsets), offsets])
+    weight = np.zeros((labels, found.shape[1]))
+    bias = np.full(labels, _ABSENT_BIAS)
+    weight[model.classes_], bias[model.classes_] = found, offsets
+    return weight, bias

@@ -1,0 +1,180 @@
+"""The labeller: a frozen sentence encoder and a calibrated softmax head on its embeddings."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from offline.configs.section import Section
+from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder
+from offline.teacher.head import SoftmaxHead
+from services.platform.errors import CorruptArtifact
+
+DESCRIPTION = "labeller.json"
+HEAD = "head.safetensors"
+CROSS_FITTED = "cross_fitted.safetensors"
+
+
+class LabellerConfig(Section):
+    """How the labeller is made.
+
+    Attributes:
+        encoder: the frozen encoder and how it is run.
+        strengths: inverse regularisations of the head to choose from (scikit-learn's `C`), by
+            cross-fitting on the labelled rows of the run.
+        folds: of the cross-fitting; fewer where a label has fewer examples.
+    """
+
+    encoder: EncoderConfig = EncoderConfig()
+    strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0), min_length=1
+    )
+    folds: Annotated[int, Field(ge=2)] = 5
+
+
+class SoftLabeller(Protocol):
+    """What gives soft labels: the labeller, and the judge."""
+
+    @property
+    def labels(self) -> tuple[str, ...]: ...
+
+    @property
+    def identity(self) -> str: ...
+
+    @property
+    def parameters(self) -> int: ...
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]: ...
+
+    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Labeller:
+    """Gives a probability a label.
+
+    Attributes:
+        labels: label names, in the order of the probabilities.
+        identity: encoder and hash of the head, as knowledge items name it.
+        encoder: the frozen encoder.
+        head: the calibrated head on its embeddings.
+    """
+
+    labels: tuple[str, ...]
+    identity: str
+    encoder: SentenceEncoder
+    head: SoftmaxHead
+
+    @property
+    def parameters(self) -> int:
+        """Of encoder and head."""
+        return self.encoder.parameters + self.head.parameters
+
+    def embed(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float32]:
+        """(n, dimensions) float32 of unit length; see `SentenceEncoder.embed`."""
+        return self.encoder.embed(texts, pairs, progress=progress)
+
+    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities (n, labels) float32 for embeddings (n, dimensions)."""
+        return self.head.probabilities(embeddings)
+
+
+def head_identity(encoder: str, head: SoftmaxHead) -> str:
+    """Name of a labeller: its encoder, and 12 hex digits of the hash of its head."""
+    digest = hashlib.sha256(head.weight.tobytes())
+    digest.update(head.bias.tobytes())
+    digest.update(np.float64(head.temperature).tobytes())
+    return f"{encoder}/softmax-{digest.hexdigest()[:12]}"
+
+
+def save_head(head: SoftmaxHead, path: Path, **further: NDArray[Any]) -> None:
+    """Write a head, and further arrays, as safetensors."""
+    arrays: dict[str, NDArray[Any]] = {
+        "weight": np.ascontiguousarray(head.weight),
+        "bias": np.ascontiguousarray(head.bias),
+        "temperature": np.array([head.temperature], dtype=np.float64),
+    }
+    save_file({**arrays, **further}, path)
+
+
+def load_head(path: Path) -> tuple[SoftmaxHead, dict[str, NDArray[Any]]]:
+    """A head that `save_head` wrote, and the further arrays.
+
+    Raises:
+        CorruptArtifact: the file is missing or is no such file.
+    """
+    try:
+        arrays = dict(load_file(path))
+        head = SoftmaxHead(
+            arrays.pop("weight"), arrays.pop("bias"), float(arrays.pop("temperature")[0])
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CorruptArtifact(f"{path} holds no head of a labeller: {error}.") from error
+    return head, arrays
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """`labeller.json` of a finished labeller stage.
+
+    Raises:
+        CorruptArtifact: it is missing or is not JSON.
+    """
+    path = directory / DESCRIPTION
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
+    return found
+
+
+def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labeller:
+    """The labeller of a finished labeller stage.
+
+    Args:
+        directory: of the stage.
+        encoder: how the encoder is run, where it is not to be as in the stage (a device, a batch
+            size, `bfloat16`); its model stays the stage's.
+
+    Raises:
+        CorruptArtifact: files are missing or damaged.
+        ModelNotFound: the encoder is not here any more.
+    """
+    found = read_description(directory)
+    stored = EncoderConfig.model_validate(found["encoder"])
+    config = stored if encoder is None else encoder.model_copy(update={"model": stored.model})
+    head, _ = load_head(directory / HEAD)
+    return Labeller(tuple(found["labels"]), found["identity"], load_encoder(config), head)
+
+
+def load_cross_fitted(directory: Path) -> NDArray[np.float32]:
+    """(n, labels) probabilities of the run's training rows by heads that did not see them.
+
+    Raises:
+        CorruptArtifact: the file is missing or damaged.
+    """
+    path = directory / CROSS_FITTED
+    try:
+        found: NDArray[np.float32] = load_file(path)["probabilities"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
+    return found
