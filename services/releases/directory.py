@@ -1,0 +1,244 @@
+"""A task's releases on disk, and the live pointer that says which one serves.
+
+    <root>/live.json            {"release", "previous", "activated_at"}, replaced by rename
+    <root>/<release>/           manifest.json, bundle/, knowledge.parquet, soft_labels.npy
+    <root>/.adding-…, .live-…   what a writer has not finished; removed by the next one
+    <root>/.lock                held by the one writer at a time
+
+Everything is written aside, flushed and renamed, so that a process killed at any instant leaves
+either the state before or the state after. Readers take no lock.
+"""
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from services.platform.errors import CorruptArtifact, ReleaseNotFound
+from services.releases.manifest import (
+    MANIFEST,
+    ReleaseManifest,
+    check_release,
+    full_disk,
+    read_release_manifest,
+)
+
+log = structlog.get_logger(__name__)
+
+LIVE = "live.json"
+RELEASE_NAME = re.compile(r"r-[0-9a-f]{12}")
+
+
+class LivePointer(BaseModel):
+    """`live.json`: the release that serves, the one before it, and since when (ISO 8601, UTC)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    release: str
+    previous: str | None = None
+    activated_at: str
+
+
+class ReleaseDirectory:
+    """`<task dir>/releases`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def list(self) -> list[ReleaseManifest]:
+        """Every release that can be read, oldest first; what cannot is logged and left out."""
+        found = []
+        for path in sorted(self.root.glob("r-*")):
+            if not RELEASE_NAME.fullmatch(path.name):
+                continue
+            try:
+                found.append(self.get(path.name))
+            except (CorruptArtifact, ReleaseNotFound) as error:
+                log.warning("release_unreadable", release=path.name, reason=str(error))
+        return sorted(found, key=lambda manifest: (manifest.created_at or "", manifest.release))
+
+    def get(self, release: str) -> ReleaseManifest:
+        """The manifest of a release; its other files are checked when it is added and activated.
+
+        Raises:
+            ReleaseNotFound: there is no such release.
+            CorruptArtifact: its manifest is missing, unreadable, or another release's.
+        """
+        return self._named(release, read_release_manifest(self.path(release)))
+
+    def path(self, release: str) -> Path:
+        """The directory of a release.
+
+        Raises:
+            ReleaseNotFound: there is no such release.
+        """
+        path = self.root / release
+        if not RELEASE_NAME.fullmatch(release) or not path.is_dir():
+            raise ReleaseNotFound(
+                f"There is no release {release!r} in {self.root}.",
+                hint="`retrikt release list` shows those that there are.",
+            )
+        return path
+
+    def live(self) -> LivePointer | None:
+        """The live pointer, or None before the first activation.
+
+        Raises:
+            CorruptArtifact: the file is there but cannot be read.
+        """
+        path = self.root / LIVE
+        try:
+            return LivePointer.model_validate_json(path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            raise CorruptArtifact(
+                f"The live pointer {path} cannot be read: {error}",
+                hint="Activate a release to write it anew.",
+            ) from error
+
+    def add(self, staged: Path) -> ReleaseManifest:
+        """Copy the release in `staged` here, check it, and rename it into place.
+
+        Adding the same release again changes nothing, unless the one that is here was damaged:
+        then it is replaced.
+
+        Raises:
+            CorruptArtifact: `staged` is not what its manifest says; nothing is added.
+            StorageFull: the disk has no room left; nothing is added.
+        """
+        release = read_release_manifest(staged).release
+        with self._writing():
+            target = self.root / release
+            if target.exists():
+                try:
+                    return self._named(release, check_release(target))
+                except CorruptArtifact as error:
+                    log.warning("release_damaged", release=release, reason=str(error))
+            aside = self.root / f".adding-{release}"
+            try:
+                shutil.copytree(staged, aside)
+                manifest = check_release(aside).model_copy(update={"created_at": _now()})
+                text = manifest.model_dump_json(indent=1)
+                (aside / MANIFEST).write_text(text, encoding="utf-8")
+                _flush_tree(aside)
+                if target.exists():
+                    target.rename(self.root / f".damaged-{release}")
+                aside.rename(target)
+                _flush(self.root)
+            except (OSError, shutil.Error) as error:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise (_full(error, self.root) or error) from error
+            except BaseException:
+                shutil.rmtree(aside, ignore_errors=True)
+                raise
+        log.info("release_added", release=release, items=manifest.items)
+        return manifest
+
+    def activate(self, release: str) -> LivePointer:
+        """Make a release the live one: one atomic rename of the pointer.
+
+        Raises:
+            ReleaseNotFound: there is no such release.
+            CorruptArtifact: its files are not what its manifest says; the live one stays.
+            StorageFull: the disk has no room left; the live one stays.
+        """
+        with self._writing():
+            self._named(release, check_release(self.path(release)))
+            return self._point_at(release)
+
+    def rollback(self) -> LivePointer:
+        """Make the previous release the live one; doing it twice comes back to the first.
+
+        Raises:
+            ReleaseNotFound: no release was live before this one, or it is gone.
+            CorruptArtifact: see `activate`.
+        """
+        with self._writing():
+            live = self.live()
+            if live is None or live.previous is None:
+                raise ReleaseNotFound(
+                    f"There is no previous release in {self.root} to roll back to.",
+                    hint="`retrikt release activate` takes any release of `retrikt release list`.",
+                )
+            self._named(live.previous, check_release(self.path(live.previous)))
+            return self._point_at(live.previous)
+
+    def _point_at(self, release: str) -> LivePointer:
+        try:
+            live = self.live()
+        except CorruptArtifact as error:
+            log.warning("live_pointer_replaced", reason=str(error))
+            live = None
+        if live is not None and live.release == release:
+            return live
+        pointer = LivePointer(
+            release=release,
+            previous=None if live is None else live.release,
+            activated_at=_now(),
+        )
+        aside = self.root / ".live-next"
+        try:
+            with aside.open("wb") as file:
+                file.write(pointer.model_dump_json(indent=1).encode())
+                file.flush()
+                os.fsync(file.fileno())
+            aside.replace(self.root / LIVE)
+            _flush(self.root)
+        except OSError as error:
+            aside.unlink(missing_ok=True)
+            raise (full_disk(error, self.root) or error) from error
+        log.info("release_activated", release=release, previous=pointer.previous)
+        return pointer
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """One writer at a time; the lock goes with the process that held it."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            for path in [*self.root.glob(".adding-*"), *self.root.glob(".damaged-*")]:
+                shutil.rmtree(path, ignore_errors=True)
+            yield
+
+    def _named(self, release: str, manifest: ReleaseManifest) -> ReleaseManifest:
+        if manifest.release != release:
+            raise CorruptArtifact(
+                f"The directory {self.root / release} holds the release {manifest.release}."
+            )
+        return manifest
+
+
+def _full(error: OSError, where: Path) -> Exception | None:
+    """`copytree` gathers the errors of many files; the first full disk among them counts."""
+    if isinstance(error, shutil.Error):
+        reasons = " ".join(str(reason) for _, _, reason in error.args[0])
+        if os.strerror(28) in reasons:
+            return full_disk(OSError(28, reasons), where)
+        return None
+    return full_disk(error, where)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="microseconds")
+
+
+def _flush_tree(directory: Path) -> None:
+    for path in directory.rglob("*"):
+        _flush(path)
+    _flush(directory)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,193 @@
+"""What a release says of itself, and the hashes of what it is made of."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from services.platform.errors import CorruptArtifact, StorageFull
+
+MANIFEST = "manifest.json"
+BUNDLE = "bundle"
+KNOWLEDGE = "knowledge.parquet"
+SOFT_LABELS = "soft_labels.npy"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class ReleaseManifest(BaseModel):
+    """`manifest.json` of a release.
+
+    Attributes:
+        format: 1.
+        release: `r-` and 12 hexadecimal digits of the hash of what it is made of.
+        task: the task that it answers.
+        labels: in the order of the soft labels; the student's labels come first.
+        created_at: when it was added to a releases directory, ISO 8601 in UTC; null before.
+        store_version: the store version that its student searches.
+        encoder_fingerprint: of the student that wrote that version's vectors.
+        items: knowledge items, rows of the soft-label matrix.
+        knowledge_sha256: of `knowledge.parquet`.
+        soft_labels_sha256: of `soft_labels.npy`.
+        bundle_sha256: of the bundle's files, see `hash_directory`.
+        metrics: free figures, shown with it.
+        gate: why it should not be activated; empty for a release that passed.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal[1] = 1
+    release: Annotated[str, Field(pattern=r"^r-[0-9a-f]{12}$")]
+    task: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    created_at: str | None = None
+    store_version: str
+    encoder_fingerprint: str
+    items: Annotated[int, Field(ge=0)]
+    knowledge_sha256: Sha256
+    soft_labels_sha256: Sha256
+    bundle_sha256: Sha256
+    metrics: dict[str, Any] = {}
+    gate: tuple[str, ...] = ()
+
+
+def release_id(
+    *,
+    task: str,
+    labels: Sequence[str],
+    store_version: str,
+    knowledge_sha256: str,
+    soft_labels_sha256: str,
+    bundle_sha256: str,
+) -> str:
+    """`r-` and 12 digits of the content hash: the same parts are the same release."""
+    parts = [
+        task,
+        list(labels),
+        store_version,
+        knowledge_sha256,
+        soft_labels_sha256,
+        bundle_sha256,
+    ]
+    digest = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+    return f"r-{digest[:12]}"
+
+
+def write_release_manifest(
+    directory: Path,
+    *,
+    task: str,
+    labels: Sequence[str],
+    store_version: str,
+    encoder_fingerprint: str,
+    items: int,
+    metrics: Mapping[str, Any],
+    gate: Sequence[str] = (),
+) -> ReleaseManifest:
+    """Hash the release's files, which must be in `directory` already, and write its manifest there.
+
+    The file depends on the arguments and the files alone: `created_at` stays null until the release
+    is added to a releases directory.
+    """
+    hashes = {
+        "knowledge_sha256": hash_file(directory / KNOWLEDGE),
+        "soft_labels_sha256": hash_file(directory / SOFT_LABELS),
+        "bundle_sha256": hash_directory(directory / BUNDLE),
+    }
+    manifest = ReleaseManifest(
+        release=release_id(task=task, labels=labels, store_version=store_version, **hashes),
+        task=task,
+        labels=tuple(labels),
+        store_version=store_version,
+        encoder_fingerprint=encoder_fingerprint,
+        items=items,
+        metrics=dict(metrics),
+        gate=tuple(gate),
+        **hashes,
+    )
+    (directory / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+    return manifest
+
+
+def read_release_manifest(directory: Path) -> ReleaseManifest:
+    """The manifest in `directory`; the files beside it are not read.
+
+    Raises:
+        CorruptArtifact: it is missing or cannot be read.
+    """
+    path = directory / MANIFEST
+    try:
+        return ReleaseManifest.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}") from error
+
+
+def check_release(directory: Path) -> ReleaseManifest:
+    """The manifest in `directory`, every file that it names hashed and compared.
+
+    Raises:
+        CorruptArtifact: a file is missing or not the one that the manifest was written for.
+    """
+    manifest = read_release_manifest(directory)
+    try:
+        found = {
+            KNOWLEDGE: (hash_file(directory / KNOWLEDGE), manifest.knowledge_sha256),
+            SOFT_LABELS: (hash_file(directory / SOFT_LABELS), manifest.soft_labels_sha256),
+            BUNDLE: (hash_directory(directory / BUNDLE), manifest.bundle_sha256),
+        }
+    except OSError as error:
+        raise CorruptArtifact(f"The release in {directory} is not whole: {error}.") from error
+    differing = [name for name, (is_now, was) in found.items() if is_now != was]
+    expected = release_id(
+        task=manifest.task,
+        labels=manifest.labels,
+        store_version=manifest.store_version,
+        knowledge_sha256=manifest.knowledge_sha256,
+        soft_labels_sha256=manifest.soft_labels_sha256,
+        bundle_sha256=manifest.bundle_sha256,
+    )
+    if manifest.release != expected:
+        differing.append("release")
+    if differing:
+        raise CorruptArtifact(
+            f"The release in {directory} is not what its manifest says: "
+            f"{', '.join(differing)} differ.",
+            hint="Build it again, or roll back to another release.",
+        )
+    return manifest
+
+
+def hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_directory(directory: Path) -> str:
+    """Hash of the names and contents of all files below `directory`.
+
+    Raises:
+        FileNotFoundError: there is no such directory.
+    """
+    if not directory.is_dir():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), os.fspath(directory))
+    files = {
+        path.relative_to(directory).as_posix(): hash_file(path)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+
+
+def full_disk(error: OSError, where: Path) -> StorageFull | None:
+    """The error to raise in place of `error` where the disk has no room left."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return StorageFull(
+        f"The disk that holds {where} is full: nothing was added or changed.",
+        hint="Make room and try again.",
+    )
