@@ -1,12 +1,11 @@
 """How different generated texts are from each other and from the training data."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from sacrebleu.metrics.bleu import BLEU
 from sacrebleu.metrics.helpers import extract_all_word_ngrams
-from sacrebleu.tokenizers.tokenizer_13a import Tokenizer13a
 
 from offline.tasks.normal_form import letters_and_digits
 
@@ -37,7 +36,7 @@ def self_bleu(
     rows = stratified_rows(labels, samples, seed)
     if len(rows) < 2:
         return 0.0
-    tokenize = Tokenizer13a()
+    tokenize = _tokenizer()
     counted = [
         extract_all_word_ngrams(tokenize(texts[row].lower().strip()), 1, _ORDER) for row in rows
     ]
@@ -97,12 +96,17 @@ def distinct_n(texts: Sequence[str], n: int) -> float:
 
     Words are 13a tokens in lower case. The value falls with the number of texts.
     """
-    tokenize = Tokenizer13a()
+    tokenize = _tokenizer()
     found: Counter[tuple[str, ...]] = Counter()
     for text in texts:
         words = tokenize(text.lower()).split()
         found.update(tuple(words[start : start + n]) for start in range(len(words) - n + 1))
     return len(found) / found.total() if found else 1.0
+
+
+def _tokenizer() -> Callable[[str], str]:
+    tokenize: Callable[[str], str] = BLEU(tokenize="13a").tokenizer
+    return tokenize
 
 
 def _closest_length(length: int, lengths: Counter[int]) -> int:

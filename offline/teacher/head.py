@@ -1,11 +1,16 @@
 """The softmax head over frozen features: fitting, choosing its regularisation, calibrating it."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 
 from offline.report.metrics import negative_log_likelihood
@@ -15,6 +20,7 @@ from offline.teacher.calibration import (
     fit_temperature,
     softmax,
 )
+from services.platform.errors import CorruptArtifact
 
 _ABSENT_BIAS = -30.0
 _MAX_ITERATIONS = 500
@@ -99,7 +105,7 @@ def fit_head(
         if best is None or loss < best[0]:
             best = loss, strength, logits, probabilities
     if best is None:
-        raise ValueError("no strength is given to choose from")
+        raise ValueError("there is no strength to choose from")
     _, strength, logits, probabilities = best
     weight, bias = _regression(features, gold, labels, strength)
     head = SoftmaxHead(
@@ -123,3 +129,50 @@ def _regression(
     bias = np.full(labels, _ABSENT_BIAS)
     weight[model.classes_], bias[model.classes_] = found, offsets
     return weight, bias
+
+
+def head_identity(encoder: str, head: SoftmaxHead) -> str:
+    """Name of a labeller: its encoder, and 12 hex digits of the hash of its head."""
+    digest = hashlib.sha256(head.weight.tobytes())
+    digest.update(head.bias.tobytes())
+    digest.update(np.float64(head.temperature).tobytes())
+    return f"{encoder}/softmax-{digest.hexdigest()[:12]}"
+
+
+def save_head(head: SoftmaxHead, path: Path, **further: NDArray[Any]) -> None:
+    """Write a head, and further arrays, as safetensors."""
+    arrays: dict[str, NDArray[Any]] = {
+        "weight": np.ascontiguousarray(head.weight),
+        "bias": np.ascontiguousarray(head.bias),
+        "temperature": np.array([head.temperature], dtype=np.float64),
+    }
+    save_file({**arrays, **further}, path)
+
+
+def load_head(path: Path) -> tuple[SoftmaxHead, dict[str, NDArray[Any]]]:
+    """A head that `save_head` wrote, and the further arrays.
+
+    Raises:
+        CorruptArtifact: the file is missing or is no such file.
+    """
+    try:
+        arrays = dict(load_file(path))
+        head = SoftmaxHead(
+            arrays.pop("weight"), arrays.pop("bias"), float(arrays.pop("temperature")[0])
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise CorruptArtifact(f"{path} holds no head of a labeller: {error}.") from error
+    return head, arrays
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """The JSON file that describes a labeller or a judge.
+
+    Raises:
+        CorruptArtifact: it is missing or is not JSON.
+    """
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
+    return found

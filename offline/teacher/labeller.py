@@ -1,22 +1,30 @@
 """The labeller: a frozen sentence encoder and a calibrated softmax head on its embeddings."""
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 from offline.configs.section import Section
 from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder
-from offline.teacher.head import SoftmaxHead
+from offline.teacher.head import SoftmaxHead, load_head, read_description
+from offline.teacher.judge import JudgeConfig, load_judge
 from services.platform.errors import CorruptArtifact
+
+__all__ = [
+    "Labeller",
+    "LabellerConfig",
+    "SoftLabeller",
+    "load_cross_fitted",
+    "load_judge",
+    "load_labeller",
+]
 
 DESCRIPTION = "labeller.json"
 HEAD = "head.safetensors"
@@ -31,6 +39,7 @@ class LabellerConfig(Section):
         strengths: inverse regularisations of the head to choose from (scikit-learn's `C`), by
             cross-fitting on the labelled rows of the run.
         folds: of the cross-fitting; fewer where a label has fewer examples.
+        judge: how the judge is made.
     """
 
     encoder: EncoderConfig = EncoderConfig()
@@ -38,6 +47,7 @@ class LabellerConfig(Section):
         default=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0), min_length=1
     )
     folds: Annotated[int, Field(ge=2)] = 5
+    judge: JudgeConfig = JudgeConfig()
 
 
 class SoftLabeller(Protocol):
@@ -99,54 +109,6 @@ class Labeller:
         return self.head.probabilities(embeddings)
 
 
-def head_identity(encoder: str, head: SoftmaxHead) -> str:
-    """Name of a labeller: its encoder, and 12 hex digits of the hash of its head."""
-    digest = hashlib.sha256(head.weight.tobytes())
-    digest.update(head.bias.tobytes())
-    digest.update(np.float64(head.temperature).tobytes())
-    return f"{encoder}/softmax-{digest.hexdigest()[:12]}"
-
-
-def save_head(head: SoftmaxHead, path: Path, **further: NDArray[Any]) -> None:
-    """Write a head, and further arrays, as safetensors."""
-    arrays: dict[str, NDArray[Any]] = {
-        "weight": np.ascontiguousarray(head.weight),
-        "bias": np.ascontiguousarray(head.bias),
-        "temperature": np.array([head.temperature], dtype=np.float64),
-    }
-    save_file({**arrays, **further}, path)
-
-
-def load_head(path: Path) -> tuple[SoftmaxHead, dict[str, NDArray[Any]]]:
-    """A head that `save_head` wrote, and the further arrays.
-
-    Raises:
-        CorruptArtifact: the file is missing or is no such file.
-    """
-    try:
-        arrays = dict(load_file(path))
-        head = SoftmaxHead(
-            arrays.pop("weight"), arrays.pop("bias"), float(arrays.pop("temperature")[0])
-        )
-    except (OSError, SafetensorError, KeyError) as error:
-        raise CorruptArtifact(f"{path} holds no head of a labeller: {error}.") from error
-    return head, arrays
-
-
-def read_description(directory: Path) -> dict[str, Any]:
-    """`labeller.json` of a finished labeller stage.
-
-    Raises:
-        CorruptArtifact: it is missing or is not JSON.
-    """
-    path = directory / DESCRIPTION
-    try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
-    return found
-
-
 def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labeller:
     """The labeller of a finished labeller stage.
 
@@ -159,7 +121,7 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
         CorruptArtifact: files are missing or damaged.
         ModelNotFound: the encoder is not here any more.
     """
-    found = read_description(directory)
+    found = read_description(directory / DESCRIPTION)
     stored = EncoderConfig.model_validate(found["encoder"])
     config = stored if encoder is None else encoder.model_copy(update={"model": stored.model})
     head, _ = load_head(directory / HEAD)

@@ -15,7 +15,7 @@ from offline.teacher.diversity import (
     stratified_rows,
 )
 
-WORDS = "my card is lost where has the money gone I can't see it , please help".split()
+WORDS = ["my", "card", "is", "lost", "where", "has", "the", "money", "gone", "can't", "it", ","]
 
 
 def by_sacrebleu(texts: list[str]) -> float:
