@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.platform.errors import CorruptArtifact, ReleaseNotFound
 from services.releases.manifest import (
+    KNOWLEDGE,
     MANIFEST,
     ReleaseManifest,
     check_release,
@@ -86,6 +87,13 @@ class ReleaseDirectory:
                 hint="`retrikt release list` shows those that there are.",
             )
         return path
+
+    def knowledge_of_version(self, store_version: str) -> Path | None:
+        """The knowledge file that a store version is built from; None where no release has it."""
+        for manifest in self.list():
+            if manifest.store_version == store_version:
+                return self.path(manifest.release) / KNOWLEDGE
+        return None
 
     def live(self) -> LivePointer | None:
         """The live pointer, or None before the first activation.

@@ -1,0 +1,123 @@
+"""Answers as bytes: every label and its score, best first; and what an answer was made of."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from services.store.client import StoredItem
+from services.student.predictor import Floats, Prediction
+
+NUMPY = orjson.OPT_SERIALIZE_NUMPY
+LEAST_PROBABILITY = np.float32(1e-38)
+"""Stands for 0 under a logarithm, which JSON could not hold."""
+
+
+class RankedJson:
+    """Writes rows of scores as `[{"label": …, "score": …}, …]`.
+
+    Label names are serialised once, and the scores of a batch in one call: a tenth of the time of a
+    dictionary a label.
+    """
+
+    def __init__(self, labels: Sequence[str]) -> None:
+        self._heads = [b'{"label":' + orjson.dumps(label) + b',"score":' for label in labels]
+
+    def rows(self, probabilities: Floats, *, raw: bool = False) -> list[bytes]:
+        """One JSON array for each row of (b, L); `raw` writes logarithms."""
+        if not len(probabilities):
+            return []
+        order = np.argsort(-probabilities, axis=1, kind="stable")
+        scores = np.take_along_axis(probabilities, order, axis=1)
+        if raw:
+            scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
+        heads = self._heads
+        written = orjson.dumps(np.ascontiguousarray(scores), option=NUMPY)[2:-2].split(b"],[")
+        return [
+            b"["
+            + b"},".join(
+                [heads[label] + score for label, score in zip(labels, row.split(b","), strict=True)]
+            )
+            + b"}]"
+            for labels, row in zip(order.tolist(), written, strict=True)
+        ]
+
+
+def explained(
+    prediction: Prediction,
+    rows: range,
+    ranked: Sequence[bytes],
+    soft_labels: NDArray[np.float16],
+    items: Mapping[int, StoredItem],
+) -> bytes:
+    """The body of an explained answer: `ExplainedAnswer` of `services.student.schemas`.
+
+    Args:
+        prediction: of the batch.
+        rows: those of this request.
+        ranked: the whole batch's scores, as `RankedJson.rows` writes them.
+        soft_labels: of the release.
+        items: the neighbours' texts, as far as the store gave them.
+    """
+    answer = {
+        "release": prediction.release,
+        "degraded": prediction.degraded,
+        "seconds": prediction.seconds,
+        "predictions": [
+            {
+                "scores": orjson.Fragment(ranked[row]),
+                "student": _by_label(prediction.labels, prediction.student[row]),
+                "store": None
+                if prediction.store is None
+                else _by_label(prediction.labels, prediction.store[row]),
+                "weight": prediction.weight[row],
+                "neighbours": _neighbours(prediction, row, soft_labels, items),
+            }
+            for row in rows
+        ],
+    }
+    return orjson.dumps(answer, option=NUMPY)
+
+
+def neighbour_ids(prediction: Prediction, rows: range) -> list[int]:
+    """Ids of the items that those rows of a batch were answered with, each once."""
+    if prediction.neighbour_ids is None:
+        return []
+    ids = np.unique(prediction.neighbour_ids[rows.start : rows.stop])
+    found: list[int] = ids[ids >= 0].tolist()
+    return found
+
+
+def _neighbours(
+    prediction: Prediction,
+    row: int,
+    soft_labels: NDArray[np.float16],
+    items: Mapping[int, StoredItem],
+) -> list[dict[str, Any]]:
+    if prediction.neighbour_ids is None or prediction.similarities is None:
+        return []
+    neighbours = []
+    for identity, similarity in zip(
+        prediction.neighbour_ids[row].tolist(), prediction.similarities[row], strict=True
+    ):
+        if identity < 0:
+            continue
+        item = items.get(identity)
+        neighbours.append(
+            {
+                "id": identity,
+                "similarity": similarity,
+                "labels": _by_label(prediction.labels, soft_labels[identity].astype(np.float32)),
+                "text": item.text if item else None,
+                "text_pair": item.text_pair if item else None,
+                "label": item.label if item else None,
+                "origin": item.origin if item else None,
+            }
+        )
+    return neighbours
+
+
+def _by_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
+    return dict(zip(labels, values, strict=True))

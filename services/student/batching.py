@@ -1,0 +1,216 @@
+"""Continuous batching: whatever waits when the worker is free becomes its next batch.
+
+An idle worker starts at once, so a lone request waits for nobody; under load batches grow by
+themselves while the one before is computed.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import structlog
+
+from services.platform.errors import NotReady, Overloaded, RetriktError
+
+log = structlog.get_logger(__name__)
+
+J = TypeVar("J")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Waiting(Generic[J, R]):
+    job: J
+    weight: int
+    deadline: float
+    loop: asyncio.AbstractEventLoop
+    future: "asyncio.Future[R]"
+
+
+class MicroBatcher(Generic[J, R]):
+    """One worker thread that answers jobs in batches.
+
+    Jobs come from event loops; each has a weight (how many texts it holds). A batch takes jobs in
+    the order in which they came, as long as their weights fit; a job that is larger than a batch
+    goes alone.
+
+    Attributes:
+        waiting: weight of the jobs that wait, as far as one thread can tell.
+    """
+
+    def __init__(
+        self,
+        process: Callable[[Sequence[J], float], Sequence[R | RetriktError]],
+        *,
+        max_batch: int,
+        max_waiting: int,
+        name: str = "batcher",
+    ) -> None:
+        """Start the worker.
+
+        Args:
+            process: answers a batch, one result or error for each job, and is told when the first
+                of them is too late; runs on the worker thread.
+            max_batch: weight that a batch may have.
+            max_waiting: weight that may wait; more is refused.
+            name: of the thread.
+        """
+        self._process = process
+        self._max_batch = max_batch
+        self._max_waiting = max_waiting
+        self._queue: queue.SimpleQueue[_Waiting[J, R] | Callable[[], None] | None]
+        self._queue = queue.SimpleQueue()
+        # Each is written by one thread alone, so that neither needs a lock.
+        self._submitted = 0
+        self._taken = 0
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, daemon=True, name=name)
+        self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        return self._submitted - self._taken
+
+    async def submit(self, job: J, *, weight: int = 1, deadline: float) -> R:
+        """The result of a job; call from one event loop.
+
+        Args:
+            job: what `process` is given.
+            weight: how many texts it holds.
+            deadline: `time.monotonic()` after which nobody wants it any more.
+
+        Raises:
+            Overloaded: too much waits already, or the deadline passed while it waited.
+            NotReady: the batcher was closed.
+            RetriktError: whatever `process` gave for this job.
+        """
+        if self._closed:
+            raise NotReady("The service is stopping.")
+        if self.waiting + weight > self._max_waiting and self.waiting > 0:
+            raise Overloaded(
+                f"{self.waiting} texts wait for an answer already, the queue takes "
+                f"{self._max_waiting}.",
+                hint="Try again in a moment, or add replicas.",
+            )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[R] = loop.create_future()
+        self._submitted += weight
+        self._queue.put(_Waiting(job, weight, deadline, loop, future))
+        return await future
+
+    def between_batches(self, action: Callable[[], T]) -> T:
+        """Run `action` on the worker after the batch under way and before the next; wait for it.
+
+        Raises:
+            NotReady: the batcher was closed.
+        """
+        done = threading.Event()
+        results: list[T] = []
+        errors: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                results.append(action())
+            except BaseException as error:
+                errors.append(error)
+            finally:
+                done.set()
+
+        if self._closed:
+            raise NotReady("The service is stopping.")
+        self._queue.put(run)
+        while not done.wait(1.0):
+            if not self._thread.is_alive():
+                raise NotReady("The service has stopped.")
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    def close(self) -> None:
+        """Answer what waits, then stop the worker. Safe to call twice."""
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+
+    def _work(self) -> None:
+        held: _Waiting[J, R] | None = None
+        while True:
+            batch: list[_Waiting[J, R]] = []
+            weight = 0
+            entry = held or self._queue.get()
+            held = None
+            while isinstance(entry, _Waiting):
+                if batch and weight + entry.weight > self._max_batch:
+                    held = entry
+                    break
+                batch.append(entry)
+                weight += entry.weight
+                try:
+                    entry = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+            self._taken += weight
+            if batch:
+                self._answer(batch)
+            if held is None and not isinstance(entry, _Waiting):
+                if entry is None:
+                    return
+                entry()
+
+    def _answer(self, batch: list[_Waiting[J, R]]) -> None:
+        now = time.monotonic()
+        wanted = []
+        results: list[tuple[_Waiting[J, R], R | RetriktError]] = []
+        for entry in batch:
+            if entry.future.cancelled():
+                continue
+            if now > entry.deadline:
+                late = Overloaded(
+                    "The request waited longer than its time limit.",
+                    hint="Try again in a moment, or add replicas.",
+                )
+                results.append((entry, late))
+                continue
+            wanted.append(entry)
+        if wanted:
+            answers: Sequence[R | RetriktError]
+            try:
+                answers = self._process(
+                    [entry.job for entry in wanted], min(entry.deadline for entry in wanted)
+                )
+            except RetriktError as error:
+                answers = [error] * len(wanted)
+            except Exception as error:
+                # A bug of ours must not end the worker: the jobs fail, the next ones are answered.
+                log.exception("batch_crashed", jobs=len(wanted))
+                bug = RetriktError(f"{type(error).__name__} in the service; its log has the trace.")
+                answers = [bug] * len(wanted)
+            results.extend(zip(wanted, answers, strict=True))
+        _deliver(results)
+
+
+def _deliver(results: list[tuple[_Waiting[J, R], R | RetriktError]]) -> None:
+    """Hand the results over with one wake-up of each event loop."""
+    loops: dict[asyncio.AbstractEventLoop, list[tuple[_Waiting[J, R], R | RetriktError]]] = {}
+    for entry, result in results:
+        loops.setdefault(entry.loop, []).append((entry, result))
+    for loop, part in loops.items():
+        try:
+            loop.call_soon_threadsafe(_resolve, part)
+        except RuntimeError:
+            log.warning("loop_closed", jobs=len(part))
+
+
+def _resolve(results: list[tuple[_Waiting[J, R], R | RetriktError]]) -> None:
+    for entry, result in results:
+        if entry.future.done():
+            continue
+        if isinstance(result, RetriktError):
+            entry.future.set_exception(result)
+        else:
+            entry.future.set_result(result)

@@ -1,0 +1,110 @@
+"""What the prediction service counts beside requests."""
+
+import numpy as np
+from prometheus_client import Counter, Gauge, Histogram
+
+from services.platform.metrics import SECONDS_BUCKETS, Metrics
+from services.student.predictor import Prediction
+
+
+class StudentMetrics:
+    """Metrics of the student, registered with those of its requests.
+
+    Attributes:
+        requests: requests by route and outcome, see `services.platform.metrics`.
+        texts: `retrikt_student_texts_total`.
+        degraded: `retrikt_student_degraded_texts_total{reason}`: answered without the store.
+        stage_seconds: `retrikt_student_stage_seconds{stage}`, once a batch.
+        batch_texts: `retrikt_student_batch_texts`.
+        best_similarity: `retrikt_student_best_similarity`: cosine of the nearest neighbour.
+        agreement: `retrikt_student_agreement_total{agree}`: whether the student alone and the
+            store alone have the same first label.
+        release: `retrikt_student_release_info{release, store_version}`: 1 for the one that serves.
+        refused: `retrikt_student_releases_refused_total`: attempts to load a release that failed.
+        refused_now: `retrikt_student_release_refused`: 1 while the live release is not served.
+        waiting: `retrikt_student_waiting_texts`, read from the queue when it is asked for.
+    """
+
+    def __init__(self) -> None:
+        self.requests = Metrics("student")
+        registry = self.requests.registry
+        self.texts = Counter(
+            "retrikt_student_texts", "Texts (or pairs) that were classified.", registry=registry
+        )
+        self.degraded = Counter(
+            "retrikt_student_degraded_texts",
+            "Texts that the student answered without the store, by reason.",
+            ["reason"],
+            registry=registry,
+        )
+        stage_seconds = Histogram(
+            "retrikt_student_stage_seconds",
+            "Seconds of each step of a batch.",
+            ["stage"],
+            buckets=SECONDS_BUCKETS,
+            registry=registry,
+        )
+        self.stage_seconds = {
+            stage: stage_seconds.labels(stage) for stage in ("tokenize", "encode", "search", "mix")
+        }
+        self.batch_texts = Histogram(
+            "retrikt_student_batch_texts",
+            "Texts that were computed together.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=registry,
+        )
+        self.best_similarity = Histogram(
+            "retrikt_student_best_similarity",
+            "Cosine similarity of the nearest knowledge item.",
+            buckets=(0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95, 0.975, 1.0),
+            registry=registry,
+        )
+        agreement = Counter(
+            "retrikt_student_agreement",
+            "Texts by whether the student alone and the store alone agree on the first label.",
+            ["agree"],
+            registry=registry,
+        )
+        self._agree, self._differ = agreement.labels("yes"), agreement.labels("no")
+        self.release = Gauge(
+            "retrikt_student_release_info",
+            "1 for the release that serves.",
+            ["release", "store_version"],
+            registry=registry,
+        )
+        self.refused = Counter(
+            "retrikt_student_releases_refused",
+            "Attempts to load a release that failed.",
+            registry=registry,
+        )
+        self.refused_now = Gauge(
+            "retrikt_student_release_refused",
+            "1 while the live release could not be loaded and another one serves, or none.",
+            registry=registry,
+        )
+        self.waiting = Gauge(
+            "retrikt_student_waiting_texts", "Texts that wait for the worker.", registry=registry
+        )
+
+    def observe(self, prediction: Prediction) -> None:
+        """Count a batch."""
+        count = len(prediction.probabilities)
+        self.texts.inc(count)
+        self.batch_texts.observe(count)
+        for stage, seconds in prediction.seconds.items():
+            self.stage_seconds[stage].observe(seconds)
+        if prediction.degraded is not None:
+            self.degraded.labels(prediction.degraded).inc(count)
+        if prediction.store is None or prediction.similarities is None:
+            return
+        for similarity in prediction.similarities[:, 0].tolist():
+            self.best_similarity.observe(similarity)
+        same = prediction.student.argmax(axis=1) == prediction.store.argmax(axis=1)
+        agreeing = int(np.count_nonzero(same))
+        self._agree.inc(agreeing)
+        self._differ.inc(count - agreeing)
+
+    def serves(self, release: str, store_version: str) -> None:
+        """Note which release serves from now on."""
+        self.release.clear()
+        self.release.labels(release, store_version).set(1)

@@ -1,0 +1,263 @@
+"""The prediction service without HTTP: request bodies in, answer bodies out, releases followed."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import structlog
+
+from services.platform.errors import NotReady, RetriktError, TextTooLong
+from services.releases.directory import ReleaseDirectory
+from services.store.client import StoreClient
+from services.student.answers import RankedJson, explained, neighbour_ids
+from services.student.batching import MicroBatcher
+from services.student.encoder import Tokens
+from services.student.follower import ReleaseFollower
+from services.student.metrics import StudentMetrics
+from services.student.predictor import Prediction, Predictor
+from services.student.schemas import PredictRequest, read_predict_request
+from services.student.settings import StudentSettings
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The body of an answer, the release that gave it, and why the store was of no help."""
+
+    body: bytes
+    release: str
+    degraded: str | None
+
+
+class PredictionService:
+    """Follows the live release and answers requests with it, in batches on one thread."""
+
+    def __init__(
+        self, settings: StudentSettings, client: StoreClient, metrics: StudentMetrics
+    ) -> None:
+        """Nothing runs before `start`.
+
+        Args:
+            settings: limits, time limits, where the releases are.
+            client: reaches the store; stays the caller's to close.
+            metrics: counts what happens here.
+        """
+        self._settings = settings
+        self._client = client
+        self._metrics = metrics
+        self._predictor: Predictor | None = None
+        self._ranked = RankedJson([])
+        self._batcher: MicroBatcher[PredictRequest, Answer] = MicroBatcher(
+            self._process,
+            max_batch=settings.max_batch_texts,
+            max_waiting=settings.max_waiting_texts,
+            name="predictor",
+        )
+        self._follower: ReleaseFollower[Predictor] = ReleaseFollower(
+            ReleaseDirectory(settings.task_dir / "releases"),
+            self._load,
+            self._install,
+            poll_seconds=settings.poll_seconds,
+        )
+        metrics.waiting.set_function(lambda: self._batcher.waiting)
+        metrics.refused_now.set_function(lambda: self._follower.failure is not None)
+
+    async def start(self, *, wait_seconds: float = 10.0) -> None:
+        """Follow the releases; return once the live one serves, or it takes longer than that."""
+        self._follower.start()
+        await asyncio.to_thread(self._follower.looked.wait, wait_seconds)
+
+    async def close(self) -> None:
+        """Answer what waits and stop."""
+        await asyncio.to_thread(self._follower.close)
+        await asyncio.to_thread(self._batcher.close)
+        if self._predictor is not None:
+            self._predictor.close()
+
+    async def predict(self, body: bytes) -> Answer:
+        """Answer the body of a request.
+
+        Raises:
+            InvalidRequest, BatchTooLarge, TextTooLong: it cannot be answered as it is.
+            NotReady: no release serves yet.
+            Overloaded: too much waits already, or it waited too long.
+        """
+        settings = self._settings
+        request = read_predict_request(
+            body,
+            pair=self.serving().pair,
+            max_texts=settings.max_request_texts,
+            auto_truncate=settings.auto_truncate,
+        )
+        return await self._batcher.submit(
+            request,
+            weight=len(request.texts),
+            deadline=time.monotonic() + settings.request_timeout_seconds,
+        )
+
+    def serving(self) -> Predictor:
+        """The predictor that serves. Raises NotReady before the first one."""
+        if self._predictor is None:
+            failure = self._follower.failure
+            raise NotReady(
+                "No release serves yet."
+                if failure is None
+                else f"The live release {failure.release} cannot be served: {failure.reason}",
+                hint="`retrikt release activate` makes one live." if failure is None else None,
+            )
+        return self._predictor
+
+    def state(self) -> dict[str, object]:
+        """What a reader of `/readyz` should see. Raises NotReady."""
+        predictor, failure = self.serving(), self._follower.failure
+        return {
+            "release": predictor.release,
+            "degraded": predictor.store_state,
+            "refused": failure
+            and {"release": failure.release, "code": failure.code, "reason": failure.reason},
+        }
+
+    def info(self) -> dict[str, object]:
+        """The body of `/info`: what is served and within which limits, named as TEI names them."""
+        settings, predictor = self._settings, self._predictor
+        limits = {
+            "max_client_batch_size": settings.max_request_texts,
+            "max_batch_requests": settings.max_batch_texts,
+            "max_batch_tokens": settings.token_budget,
+            "max_concurrent_requests": settings.max_waiting_texts,
+            "max_body_bytes": settings.max_body_bytes,
+            "auto_truncate": settings.auto_truncate,
+            "store": settings.store_url or "embedded",
+            "version": version("retrikt"),
+        }
+        if predictor is None:
+            return {"model_id": None, "release": None, **limits}
+        bundle, manifest = predictor.bundle, predictor.manifest
+        names = dict(zip(bundle.labels, bundle.label_names, strict=True))
+        return {
+            "model_id": manifest.task,
+            "model_sha": manifest.release,
+            "model_type": {
+                "classifier": {
+                    "id2label": {str(n): label for n, label in enumerate(predictor.labels)},
+                    "label2id": {label: n for n, label in enumerate(predictor.labels)},
+                }
+            },
+            "max_input_length": predictor.max_tokens,
+            **limits,
+            "task": manifest.task,
+            "pair": predictor.pair,
+            "release": manifest.release,
+            "labels": list(predictor.labels),
+            "label_names": [names.get(label, label) for label in predictor.labels],
+            "store_version": manifest.store_version,
+            "encoder_fingerprint": manifest.encoder_fingerprint,
+            "items": manifest.items,
+            "parameters": bundle.parameters,
+            "metrics": manifest.metrics,
+        }
+
+    def _load(self, directory: Path, replaces: bool) -> Predictor:
+        try:
+            return Predictor.load(
+                directory,
+                self._client,
+                threads=self._settings.threads,
+                token_budget=self._settings.token_budget,
+                store_timeout=self._settings.store_timeout_seconds,
+                # One that serves already is better than one that cannot look anything up.
+                must_hold_version=replaces,
+            )
+        except Exception:
+            self._metrics.refused.inc()
+            raise
+
+    def _install(self, predictor: Predictor) -> Predictor | None:
+        def swap() -> Predictor | None:
+            before, self._predictor = self._predictor, predictor
+            self._ranked = RankedJson(predictor.labels)
+            self._metrics.serves(predictor.release, predictor.manifest.store_version)
+            return before
+
+        return self._batcher.between_batches(swap)
+
+    def _process(
+        self, requests: Sequence[PredictRequest], deadline: float
+    ) -> list[Answer | RetriktError]:
+        """Answer a batch: one run of the student and one search, whatever the requests hold."""
+        predictor = self.serving()
+        started = time.perf_counter()
+        answers: list[Answer | RetriktError | None] = []
+        tokens: list[Tokens] = []
+        rows: list[range] = []
+        for request, own in zip(requests, self._tokenize(predictor, requests), strict=True):
+            error = _too_long(request, own, predictor.max_tokens)
+            answers.append(error)
+            if error is None:
+                rows.append(range(len(tokens), len(tokens) + len(own)))
+                tokens.extend(own)
+        if tokens:
+            prediction = predictor.predict_tokens(
+                tokens, deadline=deadline, tokenize_seconds=time.perf_counter() - started
+            )
+            self._metrics.observe(prediction)
+            accepted = [
+                request for request, error in zip(requests, answers, strict=True) if error is None
+            ]
+            written = iter(self._write(predictor, prediction, accepted, rows))
+            return [next(written) if error is None else error for error in answers]
+        return [error for error in answers if error is not None]
+
+    def _tokenize(
+        self, predictor: Predictor, requests: Sequence[PredictRequest]
+    ) -> list[list[Tokens]]:
+        """Tokens of each request's texts; texts that are cut on the same side in one call."""
+        found: list[list[Tokens]] = [[] for _ in requests]
+        for direction in {request.direction for request in requests}:
+            chosen = [n for n, request in enumerate(requests) if request.direction == direction]
+            texts = [text for n in chosen for text in requests[n].texts]
+            tokens = iter(predictor.tokenize(texts, direction))
+            for n in chosen:
+                found[n] = [next(tokens) for _ in requests[n].texts]
+        return found
+
+    def _write(
+        self,
+        predictor: Predictor,
+        prediction: Prediction,
+        requests: Sequence[PredictRequest],
+        rows: Sequence[range],
+    ) -> list[Answer]:
+        ranked: dict[bool, list[bytes]] = {
+            raw: self._ranked.rows(prediction.probabilities, raw=raw)
+            for raw in {request.raw_scores for request in requests}
+        }
+        answers = []
+        for request, own in zip(requests, rows, strict=True):
+            scores = ranked[request.raw_scores]
+            if request.explain:
+                items = predictor.items(neighbour_ids(prediction, own))
+                body = explained(prediction, own, scores, predictor.soft_labels, items)
+            elif request.single:
+                body = scores[own.start]
+            else:
+                body = b"[" + b",".join(scores[own.start : own.stop]) + b"]"
+            answers.append(Answer(body, prediction.release, prediction.degraded))
+        return answers
+
+
+def _too_long(request: PredictRequest, tokens: Sequence[Tokens], limit: int) -> TextTooLong | None:
+    if request.truncate:
+        return None
+    for index, item in enumerate(tokens):
+        if item.truncated:
+            where = "inputs" if request.single else f"inputs[{index}]"
+            return TextTooLong(
+                f"{where} has more than {limit} tokens.",
+                hint='Send "truncate": true to have it cut.',
+            )
+    return None

@@ -1,0 +1,41 @@
+"""Settings of the prediction service; each can be set as RETRIKT_STUDENT_NAME in the environment."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from services.platform.settings import ServiceSettings
+
+
+class StudentSettings(ServiceSettings):
+    """What `ServiceSettings` has, and:
+
+    Attributes:
+        task_dir: the task's directory; its `releases` are followed.
+        store_url: the store service; None searches in this process.
+        store_timeout_seconds: how long one search may take before the student answers alone.
+        request_timeout_seconds: a request that has waited longer is not computed any more.
+        poll_seconds: how often the live pointer is looked at.
+        threads: that ONNX Runtime computes on.
+        token_budget: padded tokens that one run of the student may hold.
+        max_batch_texts: texts that are computed together.
+        max_request_texts: texts that one request may hold.
+        max_waiting_texts: texts that may wait for the worker; more is answered with 429.
+        auto_truncate: cut texts that are too long where a request does not say; otherwise 413.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="RETRIKT_STUDENT_", extra="forbid", frozen=True)
+
+    task_dir: Path
+    store_url: str | None = None
+    store_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
+    poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    token_budget: Annotated[int, Field(ge=256)] = 8192
+    max_batch_texts: Annotated[int, Field(ge=1)] = 64
+    max_request_texts: Annotated[int, Field(ge=1)] = 256
+    max_waiting_texts: Annotated[int, Field(ge=1)] = 1024
+    auto_truncate: bool = False

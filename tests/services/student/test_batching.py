@@ -1,0 +1,178 @@
+"""Requests that wait become one batch; none is lost, mixed up or kept waiting for nobody."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from services.platform.errors import InvalidRequest, NotReady, Overloaded, RetriktError
+from services.student.batching import MicroBatcher
+
+
+class Work:
+    """Doubles numbers, one batch at a time, each after the gate is open."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.begun = threading.Event()
+
+    def __call__(self, jobs: Sequence[int], deadline: float) -> list[int | RetriktError]:
+        self.batches.append(list(jobs))
+        self.begun.set()
+        assert self.gate.wait(10)
+        if 13 in jobs:
+            raise ZeroDivisionError("a bug")
+        return [InvalidRequest("seven") if job == 7 else 2 * job for job in jobs]
+
+
+def soon() -> float:
+    return time.monotonic() + 10
+
+
+def run(test: Callable[["MicroBatcher[int, int]", Work], object], **limits: int) -> Work:
+    work = Work()
+    batcher: MicroBatcher[int, int] = MicroBatcher(
+        work, **{"max_batch": 4, "max_waiting": 8} | limits
+    )
+    try:
+        asyncio.run(test(batcher, work))  # type: ignore[arg-type]
+    finally:
+        work.gate.set()
+        batcher.close()
+    return work
+
+
+async def begin_and_hold(batcher: "MicroBatcher[int, int]", work: Work) -> "asyncio.Task[int]":
+    """A first job that the worker has taken and cannot finish before the gate opens."""
+    work.gate.clear()
+    first = asyncio.create_task(batcher.submit(0, deadline=soon()))
+    await asyncio.to_thread(work.begun.wait)
+    return first
+
+
+def test_a_lone_job_is_answered_at_once_and_jobs_that_wait_become_one_batch() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        others = [asyncio.create_task(batcher.submit(job, deadline=soon())) for job in range(1, 7)]
+        await asyncio.sleep(0.05)
+        work.gate.set()
+        assert await asyncio.gather(first, *others) == [0, 2, 4, 6, 8, 10, 12]
+
+    assert run(test).batches == [[0], [1, 2, 3, 4], [5, 6]]
+
+
+def test_weights_fill_a_batch_and_a_job_larger_than_one_goes_alone() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        jobs = [(1, 3), (2, 2), (3, 9), (4, 1)]
+        others = [
+            asyncio.create_task(batcher.submit(job, weight=weight, deadline=soon()))
+            for job, weight in jobs
+        ]
+        await asyncio.sleep(0.05)
+        assert batcher.waiting == 15
+        work.gate.set()
+        await asyncio.gather(first, *others)
+        assert batcher.waiting == 0
+
+    assert run(test, max_waiting=20).batches == [[0], [1], [2], [3], [4]]
+
+
+def test_a_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        others = [asyncio.create_task(batcher.submit(1, deadline=soon())) for _ in range(8)]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Overloaded, match="8 texts wait"):
+            await batcher.submit(1, deadline=soon())
+        work.gate.set()
+        await asyncio.gather(first, *others)
+        assert await batcher.submit(5, deadline=soon()) == 10
+
+    run(test)
+
+
+def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        assert await batcher.submit(5, weight=100, deadline=soon()) == 10
+
+    run(test)
+
+
+def test_an_error_reaches_the_job_that_it_belongs_to_alone() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        others = [asyncio.create_task(batcher.submit(job, deadline=soon())) for job in (6, 7, 8)]
+        await asyncio.sleep(0.05)
+        work.gate.set()
+        results = await asyncio.gather(first, *others, return_exceptions=True)
+        assert isinstance(results[2], InvalidRequest)
+        assert [results[0], results[1], results[3]] == [0, 12, 16]
+
+    run(test)
+
+
+def test_a_bug_fails_its_batch_and_not_the_ones_after_it() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        with pytest.raises(RetriktError, match="ZeroDivisionError"):
+            await batcher.submit(13, deadline=soon())
+        assert await batcher.submit(2, deadline=soon()) == 4
+
+    run(test)
+
+
+def test_what_waited_too_long_or_was_given_up_is_not_computed() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        late = asyncio.create_task(batcher.submit(1, deadline=time.monotonic() + 0.02))
+        gone = asyncio.create_task(batcher.submit(2, deadline=soon()))
+        kept = asyncio.create_task(batcher.submit(3, deadline=soon()))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0)
+        work.gate.set()
+        assert await asyncio.gather(first, kept) == [0, 6]
+        with pytest.raises(Overloaded, match="waited longer"):
+            await late
+
+    assert run(test).batches == [[0], [3]]
+
+
+def test_closing_answers_what_waits_and_takes_nothing_more() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        others = [asyncio.create_task(batcher.submit(job, deadline=soon())) for job in range(6)]
+        await asyncio.sleep(0.05)
+        closing = asyncio.create_task(asyncio.to_thread(batcher.close))
+        await asyncio.sleep(0.05)
+        with pytest.raises(NotReady):
+            await batcher.submit(1, deadline=soon())
+        work.gate.set()
+        assert await asyncio.gather(first, *others) == [0, 0, 2, 4, 6, 8, 10]
+        await closing
+
+    run(test)
+
+
+def test_an_action_runs_between_two_batches() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        first = await begin_and_hold(batcher, work)
+        before = asyncio.create_task(batcher.submit(1, deadline=soon()))
+        await asyncio.sleep(0.05)
+        seen = asyncio.create_task(
+            asyncio.to_thread(batcher.between_batches, lambda: list(work.batches))
+        )
+        await asyncio.sleep(0.05)
+        after = asyncio.create_task(batcher.submit(2, deadline=soon()))
+        await asyncio.sleep(0.05)
+        work.gate.set()
+        await asyncio.gather(first, before, after)
+        assert await seen == [[0], [1]]
+        with pytest.raises(KeyError):
+            await asyncio.to_thread(batcher.between_batches, lambda: {}["no"])
+
+    assert run(test).batches == [[0], [1], [2]]
