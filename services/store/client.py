@@ -1,12 +1,19 @@
 """How a student reaches the store: in its own process or over HTTP, with the same calls."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from services.platform.errors import IncompatibleArtifacts
+from services.platform.errors import (
+    CorruptArtifact,
+    IncompatibleArtifacts,
+    StorageFull,
+    StoreUnavailable,
+)
 from services.store.backends.base import Hits, StoreBackend, StoredItem, VersionManifest
 
 __all__ = ["EmbeddedStoreClient", "Hits", "StoreClient", "StoredItem", "VersionManifest"]
@@ -56,6 +63,20 @@ class EmbeddedStoreClient:
     def __init__(self, backend: StoreBackend) -> None:
         self._backend = backend
 
+    @classmethod
+    def open(
+        cls, directory: Path, *, knowledge: Callable[[str], Path | None] | None = None
+    ) -> "EmbeddedStoreClient":
+        """A client with private copies of the sealed versions in `directory` (`runs/<task>/store`).
+
+        Args:
+            knowledge: gives a version's knowledge file; a version that is absent or damaged is
+                loaded from it.
+        """
+        from services.store.backends.edge import EdgeBackend
+
+        return cls(EdgeBackend(directory, knowledge=knowledge))
+
     def search(
         self,
         version: str,
@@ -64,16 +85,27 @@ class EmbeddedStoreClient:
         *,
         timeout: float | None = None,
     ) -> Hits:
-        return self._backend.search(version, vectors, k)
+        with _unavailable_when_broken():
+            return self._backend.search(version, vectors, k)
 
     def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
-        return self._backend.items(version, ids)
+        with _unavailable_when_broken():
+            return self._backend.items(version, ids)
 
     def check(self, version: str, encoder_fingerprint: str) -> VersionManifest:
-        return check_fingerprint(self._backend.manifest(version), encoder_fingerprint)
+        with _unavailable_when_broken():
+            return check_fingerprint(self._backend.manifest(version), encoder_fingerprint)
 
     def close(self) -> None:
         self._backend.close()
+
+
+@contextmanager
+def _unavailable_when_broken() -> Iterator[None]:
+    try:
+        yield
+    except (CorruptArtifact, StorageFull) as error:
+        raise StoreUnavailable(f"The store cannot answer: {error}") from error
 
 
 def check_fingerprint(manifest: VersionManifest, encoder_fingerprint: str) -> VersionManifest:

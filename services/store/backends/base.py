@@ -1,5 +1,6 @@
 """What every vector store backend does, and the plain values that pass through it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,6 +9,8 @@ from typing import Annotated, Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+
+from services.platform.errors import InvalidRequest, VersionNotFound
 
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 """A version's name is a directory, part of a collection's name and part of a path in HTTP."""
@@ -102,6 +105,27 @@ class StoredItem:
     text_pair: str | None
     label: str | None
     origin: str
+
+
+def valid_version(version: str) -> str:
+    """The name itself. Raises VersionNotFound where no version can be called so."""
+    if not re.fullmatch(VERSION_PATTERN, version):
+        raise VersionNotFound(
+            f"There is no store version {version[:80]!r}.",
+            hint="Names have lower-case letters, digits, '-' and '_' only.",
+        )
+    return version
+
+
+def check_query(manifest: VersionManifest, vectors: NDArray[np.float32], k: int) -> None:
+    """Raises InvalidRequest where vectors or k do not fit the version."""
+    if vectors.ndim != 2 or vectors.shape[1] != manifest.dimensions:
+        raise InvalidRequest(
+            f"The vectors have the shape {vectors.shape}, the store version {manifest.version} has "
+            f"{manifest.dimensions} dimensions."
+        )
+    if k < 1:
+        raise InvalidRequest(f"k is {k}, expected at least 1.")
 
 
 class StoreBackend(Protocol):

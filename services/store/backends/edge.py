@@ -1,0 +1,276 @@
+"""Store versions in a directory, searched in process by Qdrant Edge.
+
+    <directory>/<version>/version.json     the manifest, written last
+    <directory>/<version>/shard/           the engine's files, sealed: no process opens them
+    <directory>/<version>/sums.json        their lengths and sums
+
+Every process that searches copies a version to a directory of its own and opens the copy. Where the
+sealed files are absent or damaged, it builds its own copy from the knowledge file.
+"""
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from services.platform.errors import (
+    CorruptArtifact,
+    IncompatibleArtifacts,
+    StorageFull,
+    StoreUnavailable,
+    VersionNotFound,
+)
+from services.store.backends.base import (
+    Hits,
+    PointBatch,
+    StoredItem,
+    VersionManifest,
+    check_query,
+    valid_version,
+)
+from services.store.backends.edge_build import build_in_child
+from services.store.backends.edge_shard import OpenShard
+from services.store.backends.sealed import (
+    OwnedDirectory,
+    copy_checked,
+    remove_leftovers,
+    sync,
+    sync_tree,
+    write_sums,
+)
+from services.store.knowledge_file import iterate_points, version_manifest
+
+log = structlog.get_logger(__name__)
+
+KnowledgeLookup = Callable[[str], Path | None]
+"""The knowledge file of a version, or None where there is none at hand."""
+
+MANIFEST = "version.json"
+SHARD = "shard"
+_ASIDE = ".aside-"
+_PRIVATE = "retrikt-store-"
+
+
+class EdgeBackend:
+    """A `StoreBackend` on a directory of sealed versions.
+
+    Args:
+        directory: holds a directory for each version; made when the first one is built.
+        knowledge: where a version's knowledge file is; None does without that way out.
+        private: where this process's copies go; the system's temporary directory unless told
+            otherwise. Removed on `close`; those of killed processes are removed by the next one.
+        keep_open: how many versions stay open; the one not searched for longest is closed first.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        knowledge: KnowledgeLookup | None = None,
+        private: Path | None = None,
+        keep_open: int = 4,
+    ) -> None:
+        self._directory = directory
+        self._knowledge = knowledge or (lambda _: None)
+        self._private = private or Path(tempfile.gettempdir())
+        self._keep_open = keep_open
+        self._open: dict[str, tuple[OpenShard, OwnedDirectory]] = {}
+        self._opening = Lock()
+        self._closed = False
+        remove_leftovers(self._private, _PRIVATE)
+
+    def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
+        if (present := self._sealed(manifest)) is not None:
+            return present
+        sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._directory, _ASIDE)
+            aside = OwnedDirectory(self._directory, _ASIDE)
+            try:
+                build_in_child(aside.path / SHARD, manifest, batches, lock=aside.lock)
+                write_sums(aside.path)
+                (aside.path / MANIFEST).write_text(
+                    sealed.model_dump_json(indent=1), encoding="utf-8"
+                )
+                sync_tree(aside.path)
+                return self._put_in_place(aside, sealed)
+            finally:
+                aside.remove()
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(
+                    f"The disk that holds {self._directory} is full: no store version was written.",
+                    hint="Make room and build it again.",
+                ) from error
+            raise StoreUnavailable(
+                f"The store directory {self._directory} cannot be written: {error}."
+            ) from error
+
+    def versions(self) -> list[VersionManifest]:
+        found = []
+        for path in self._directory.glob(f"[!.]*/{MANIFEST}"):
+            try:
+                found.append(_read_manifest(path))
+            except (CorruptArtifact, VersionNotFound) as error:
+                log.warning("version_unreadable", version=path.parent.name, reason=str(error))
+        return sorted(found, key=lambda manifest: (str(manifest.created_at), manifest.version))
+
+    def manifest(self, version: str) -> VersionManifest:
+        try:
+            return _read_manifest(self._path(version) / MANIFEST)
+        except (VersionNotFound, CorruptArtifact):
+            if (path := self._knowledge(version)) is None:
+                raise
+            return _manifest_from_knowledge(path, version)
+
+    def search(
+        self, version: str, vectors: NDArray[np.float32], k: int, *, exact: bool = False
+    ) -> Hits:
+        while True:
+            shard = self._shard(version)
+            check_query(shard.manifest, vectors, k)
+            if (hits := shard.search(vectors, k, exact=exact)) is not None:
+                return hits
+
+    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
+        while True:
+            if (items := self._shard(version).items(ids)) is not None:
+                return items
+
+    def delete(self, version: str) -> None:
+        path = self._path(version)
+        with self._opening:
+            self._let_go(version)
+        trash = OwnedDirectory(self._directory, _ASIDE)
+        try:
+            # One rename makes it invisible; what a kill leaves of the rest is a leftover.
+            path.rename(trash.path / version)
+        except FileNotFoundError as error:
+            raise VersionNotFound(f"There is no store version {version}.") from error
+        finally:
+            trash.remove()
+
+    def close(self) -> None:
+        with self._opening:
+            self._closed = True
+            for version in list(self._open):
+                self._let_go(version)
+
+    def _path(self, version: str) -> Path:
+        return self._directory / valid_version(version)
+
+    def _sealed(self, manifest: VersionManifest) -> VersionManifest | None:
+        """The version that is already there; None where there is none or its manifest is damaged."""
+        try:
+            present = _read_manifest(self._path(manifest.version) / MANIFEST)
+        except (VersionNotFound, CorruptArtifact):
+            return None
+        if present.model_copy(update={"created_at": manifest.created_at}) != manifest:
+            raise IncompatibleArtifacts(
+                f"There is another store version of the name {manifest.version} already.",
+                hint="A version never changes: build under another name, or delete the old one.",
+            )
+        return present
+
+    def _put_in_place(self, aside: OwnedDirectory, sealed: VersionManifest) -> VersionManifest:
+        target = self._path(sealed.version)
+        try:
+            aside.path.rename(target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            if (present := self._sealed(sealed)) is not None:
+                return present  # Another process was quicker.
+            shutil.rmtree(target)
+            aside.path.rename(target)
+        sync(self._directory)
+        log.info("version_sealed", version=sealed.version, items=sealed.count)
+        return sealed
+
+    def _shard(self, version: str) -> OpenShard:
+        opened = self._open.get(version)
+        if opened is not None and not opened[0].closed:
+            return opened[0]
+        with self._opening:
+            if self._closed:
+                raise StoreUnavailable("The store has been closed.")
+            if version not in self._open:
+                while len(self._open) >= self._keep_open:
+                    self._let_go(min(self._open, key=lambda name: self._open[name][0].last_used))
+                self._open[version] = self._open_private(version)
+            return self._open[version][0]
+
+    def _open_private(self, version: str) -> tuple[OpenShard, OwnedDirectory]:
+        try:
+            copy = OwnedDirectory(self._private, _PRIVATE)
+            try:
+                return self._fill(version, copy), copy
+            except BaseException:
+                copy.remove()
+                raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise StorageFull(
+                    f"The disk that holds {self._private} is full: no copy of the store version "
+                    f"{version} can be made.",
+                    hint="Make room, or set another private directory.",
+                ) from error
+            raise StoreUnavailable(
+                f"The store version {version} cannot be read: {error}."
+            ) from error
+
+    def _fill(self, version: str, copy: OwnedDirectory) -> OpenShard:
+        sealed = self._path(version)
+        try:
+            manifest = _read_manifest(sealed / MANIFEST)
+            copy_checked(sealed, copy.path)
+            return OpenShard(copy.path / SHARD, manifest)
+        except (VersionNotFound, CorruptArtifact) as error:
+            path = self._knowledge(version)
+            if path is None:
+                raise
+            log.warning("version_rebuilt_privately", version=version, reason=str(error))
+        manifest = _manifest_from_knowledge(path, version)
+        shutil.rmtree(copy.path / SHARD, ignore_errors=True)
+        build_in_child(copy.path / SHARD, manifest, iterate_points(path), lock=copy.lock)
+        return OpenShard(copy.path / SHARD, manifest)
+
+    def _let_go(self, version: str) -> None:
+        if (opened := self._open.pop(version, None)) is not None:
+            shard, copy = opened
+            shard.close()
+            copy.remove()
+
+
+def _manifest_from_knowledge(path: Path, version: str) -> VersionManifest:
+    manifest = version_manifest(path)
+    if manifest.version != version:
+        raise CorruptArtifact(
+            f"The knowledge file {path} makes the store version {manifest.version}, not {version}.",
+            hint="Restore the knowledge file of the release.",
+        )
+    return manifest
+
+
+def _read_manifest(path: Path) -> VersionManifest:
+    try:
+        return VersionManifest.model_validate_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        version = path.parent.name
+        raise VersionNotFound(
+            f"There is no store version {version}.", hint="GET /v1/versions lists those there are."
+        ) from error
+    except ValidationError as error:
+        raise CorruptArtifact(
+            f"{path} cannot be read: {error.errors()[0]['msg']}.",
+            hint="Build the version again from its knowledge file.",
+        ) from error
