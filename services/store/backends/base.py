@@ -10,7 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.platform.errors import InvalidRequest, VersionNotFound
+from services.platform.errors import (
+    IncompatibleArtifacts,
+    InvalidRequest,
+    NotFound,
+    VersionNotFound,
+)
 
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 """A version's name is a directory, part of a collection's name and part of a path in HTTP."""
@@ -126,6 +131,33 @@ def check_query(manifest: VersionManifest, vectors: NDArray[np.float32], k: int)
         )
     if k < 1:
         raise InvalidRequest(f"k is {k}, expected at least 1.")
+
+
+def stored_item(identifier: int, payloads: dict[Any, dict[str, Any]], version: str) -> StoredItem:
+    """The item of that id. Raises NotFound where there is none."""
+    payload = payloads.get(identifier)
+    if payload is None:
+        raise NotFound(f"The store version {version} has no item {identifier}.")
+    fields: dict[str, Any] = {
+        name: payload.get(name) for name in ("text", "text_pair", "label", "origin")
+    }
+    return StoredItem(id=identifier, **fields)
+
+
+def same_version(present: VersionManifest, manifest: VersionManifest) -> VersionManifest:
+    """The version that is there. Raises IncompatibleArtifacts where it is not the one to be built."""
+    if present.model_copy(update={"created_at": manifest.created_at}) != manifest:
+        raise IncompatibleArtifacts(
+            f"There is another store version of the name {manifest.version} already.",
+            hint="A version never changes: build under another name, or delete the old one.",
+        )
+    return present
+
+
+def version_not_found(version: str) -> VersionNotFound:
+    return VersionNotFound(
+        f"There is no store version {version}.", hint="GET /v1/versions lists those there are."
+    )
 
 
 class StoreBackend(Protocol):

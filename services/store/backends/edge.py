@@ -23,7 +23,6 @@ from pydantic import ValidationError
 
 from services.platform.errors import (
     CorruptArtifact,
-    IncompatibleArtifacts,
     StorageFull,
     StoreUnavailable,
     VersionNotFound,
@@ -34,7 +33,9 @@ from services.store.backends.base import (
     StoredItem,
     VersionManifest,
     check_query,
+    same_version,
     valid_version,
+    version_not_found,
 )
 from services.store.backends.edge_build import build_in_child
 from services.store.backends.edge_shard import OpenShard
@@ -155,7 +156,7 @@ class EdgeBackend:
             # One rename makes it invisible; what a kill leaves of the rest is a leftover.
             path.rename(trash.path / version)
         except FileNotFoundError as error:
-            raise VersionNotFound(f"There is no store version {version}.") from error
+            raise version_not_found(version) from error
         finally:
             trash.remove()
 
@@ -174,12 +175,7 @@ class EdgeBackend:
             present = _read_manifest(self._path(manifest.version) / MANIFEST)
         except (VersionNotFound, CorruptArtifact):
             return None
-        if present.model_copy(update={"created_at": manifest.created_at}) != manifest:
-            raise IncompatibleArtifacts(
-                f"There is another store version of the name {manifest.version} already.",
-                hint="A version never changes: build under another name, or delete the old one.",
-            )
-        return present
+        return same_version(present, manifest)
 
     def _put_in_place(self, aside: OwnedDirectory, sealed: VersionManifest) -> VersionManifest:
         target = self._path(sealed.version)
@@ -265,10 +261,7 @@ def _read_manifest(path: Path) -> VersionManifest:
     try:
         return VersionManifest.model_validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
-        version = path.parent.name
-        raise VersionNotFound(
-            f"There is no store version {version}.", hint="GET /v1/versions lists those there are."
-        ) from error
+        raise version_not_found(path.parent.name) from error
     except ValidationError as error:
         raise CorruptArtifact(
             f"{path} cannot be read: {error.errors()[0]['msg']}.",

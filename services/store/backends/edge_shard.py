@@ -14,13 +14,14 @@ import numpy as np
 import qdrant_edge as edge
 from numpy.typing import NDArray
 
-from services.platform.errors import CorruptArtifact, NotFound
+from services.platform.errors import CorruptArtifact
 from services.store.backends.base import (
     PADDING_ID,
     Hits,
     PointBatch,
     StoredItem,
     VersionManifest,
+    stored_item,
 )
 
 SLICE = 16
@@ -125,17 +126,6 @@ class OpenShard:
             if not self._closed:
                 self._closed = True
                 self._shard.close()
-
-
-def stored_item(identifier: int, payloads: dict[Any, dict[str, Any]], version: str) -> StoredItem:
-    """The item of that id. Raises NotFound where there is none."""
-    payload = payloads.get(identifier)
-    if payload is None:
-        raise NotFound(f"The store version {version} has no item {identifier}.")
-    fields: dict[str, Any] = {
-        name: payload.get(name) for name in ("text", "text_pair", "label", "origin")
-    }
-    return StoredItem(id=identifier, **fields)
 
 
 def engine(directory: Path, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

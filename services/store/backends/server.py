@@ -1,0 +1,293 @@
+"""Store versions as collections of a Qdrant server or cluster, through `qdrant-client`.
+
+A version is the collection `retrikt-<task>-<version>`. Its manifest lies in the collection's
+metadata and is written last: a collection without one is half built, and nobody sees it. (Collection
+metadata came with Qdrant 1.16.)
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import ParamSpec, TypeVar
+
+import grpc  # type: ignore[import-untyped]
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+from pydantic import ValidationError
+from qdrant_client import QdrantClient, models
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+from services.platform.errors import (
+    CorruptArtifact,
+    RetriktError,
+    StorageFull,
+    StoreUnavailable,
+    VersionNotFound,
+)
+from services.store.backends.base import (
+    PADDING_ID,
+    Hits,
+    PointBatch,
+    StoredItem,
+    VersionManifest,
+    check_query,
+    same_version,
+    stored_item,
+    valid_version,
+    version_not_found,
+)
+from services.store.backends.points import checked
+
+log = structlog.get_logger(__name__)
+
+METADATA_KEY = "retrikt"
+_POLL_SECONDS = 0.2
+_GREEN_IN_A_ROW = 3
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class ServerBackend:
+    """A `StoreBackend` on a Qdrant server.
+
+    Args:
+        client: connected to the server; in-memory clients serve tests.
+        task: versions of this task alone are seen.
+        index_seconds: how long a graph may take to build.
+    """
+
+    def __init__(self, client: QdrantClient, task: str, *, index_seconds: float = 3600.0) -> None:
+        self._client = client
+        self._task = task
+        self._index_seconds = index_seconds
+        self._sealed: dict[str, VersionManifest] = {}
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        task: str,
+        *,
+        api_key: str | None = None,
+        prefer_grpc: bool = False,
+        grpc_port: int = 6334,
+        timeout: float = 10.0,
+    ) -> "ServerBackend":
+        """A backend on the server at `url`; the first call is what needs it to be there.
+
+        Args:
+            timeout: seconds a call may take, in whole seconds.
+        """
+        client = QdrantClient(
+            url=url,
+            api_key=api_key,
+            prefer_grpc=prefer_grpc,
+            grpc_port=grpc_port,
+            timeout=max(1, round(timeout)),
+            check_compatibility=False,
+        )
+        return cls(client, task)
+
+    def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
+        name = self._collection(manifest.version)
+        with suppress(VersionNotFound, CorruptArtifact):
+            return same_version(self._fetch(manifest.version), manifest)
+        call = self._call
+        call(self._client.delete_collection, name)
+        call(
+            self._client.create_collection,
+            name,
+            vectors_config=models.VectorParams(
+                size=manifest.dimensions, distance=models.Distance.COSINE
+            ),
+            hnsw_config=models.HnswConfigDiff(
+                m=manifest.hnsw.m,
+                ef_construct=manifest.hnsw.ef_construct,
+                full_scan_threshold=manifest.hnsw.full_scan_threshold_kb,
+            ),
+            # 0 puts the graph off until every point is there.
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
+        )
+        try:
+            return self._fill(name, manifest, batches)
+        except VersionNotFound as error:
+            raise StoreUnavailable(
+                f"The collection {name} was deleted while it was built, or its metadata was not kept.",
+                hint="Build it again. Qdrant must be 1.16 or newer: older ones keep no metadata.",
+            ) from error
+        except BaseException:
+            with suppress(RetriktError):
+                call(self._client.delete_collection, name)
+            raise
+
+    def versions(self) -> list[VersionManifest]:
+        found = []
+        prefix = self._collection("")
+        for collection in self._call(self._client.get_collections).collections:
+            if not collection.name.startswith(prefix):
+                continue
+            try:
+                manifest = self._fetch(collection.name.removeprefix(prefix))
+            except VersionNotFound:
+                continue  # Half built, or gone meanwhile, or another task's.
+            except CorruptArtifact as error:
+                log.warning("version_unreadable", collection=collection.name, reason=str(error))
+                continue
+            found.append(manifest)
+        return sorted(found, key=lambda manifest: (str(manifest.created_at), manifest.version))
+
+    def manifest(self, version: str) -> VersionManifest:
+        return self._fetch(version)
+
+    def search(
+        self, version: str, vectors: NDArray[np.float32], k: int, *, exact: bool = False
+    ) -> Hits:
+        manifest = self._sealed.get(version) or self._fetch(version)
+        check_query(manifest, vectors, k)
+        found = min(k, manifest.count)
+        params = (
+            models.SearchParams(exact=True)
+            if exact
+            else models.SearchParams(hnsw_ef=max(manifest.hnsw.ef_search, found))
+        )
+        requests = [
+            models.QueryRequest(query=row, limit=found, params=params) for row in vectors.tolist()
+        ]
+        ids = np.full((len(requests), k), PADDING_ID, dtype=np.int64)
+        scores = np.full((len(requests), k), -np.inf, dtype=np.float32)
+        if requests:
+            answers = self._of(version, self._client.query_batch_points, requests=requests)
+            for row, answer in enumerate(answers):
+                ids[row, : len(answer.points)] = [point.id for point in answer.points]
+                scores[row, : len(answer.points)] = [point.score for point in answer.points]
+        return Hits(ids, scores)
+
+    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
+        manifest = self._sealed.get(version) or self._fetch(version)
+        wanted = [int(identifier) for identifier in ids]
+        known = [identifier for identifier in wanted if 0 <= identifier < manifest.count]
+        records = self._of(version, self._client.retrieve, ids=known, with_payload=True)
+        payloads = {record.id: record.payload or {} for record in records}
+        return [stored_item(identifier, payloads, version) for identifier in wanted]
+
+    def delete(self, version: str) -> None:
+        self._fetch(version)
+        self._sealed.pop(version, None)
+        self._call(self._client.delete_collection, self._collection(version))
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _collection(self, version: str) -> str:
+        return f"retrikt-{self._task}-{version}"
+
+    def _fetch(self, version: str) -> VersionManifest:
+        """The manifest from the server; a version deleted elsewhere is not found, cached or not."""
+        self._sealed.pop(version, None)
+        info = self._of(valid_version(version), self._client.get_collection)
+        raw = (info.config.metadata or {}).get(METADATA_KEY)
+        if raw is None:
+            raise version_not_found(version)
+        try:
+            manifest = VersionManifest.model_validate(raw)
+        except ValidationError as error:
+            raise CorruptArtifact(
+                f"The manifest of the collection {self._collection(version)} cannot be read: "
+                f"{error.errors()[0]['msg']}."
+            ) from error
+        if (manifest.task, manifest.version) != (self._task, version):
+            raise version_not_found(version)
+        self._sealed[version] = manifest
+        return manifest
+
+    def _fill(
+        self, name: str, manifest: VersionManifest, batches: Iterable[PointBatch]
+    ) -> VersionManifest:
+        call = self._call
+        for batch in checked(manifest, batches):
+            points = models.Batch(
+                ids=batch.ids.tolist(), vectors=batch.vectors.tolist(), payloads=batch.payloads
+            )
+            call(self._client.upsert, name, points, wait=True)
+        count = call(self._client.count, name, exact=True).count
+        if count != manifest.count:
+            raise StoreUnavailable(
+                f"The collection {name} holds {count} points after {manifest.count} were written.",
+                hint="Another process may be building the same version; build it again.",
+            )
+        threshold = manifest.hnsw.full_scan_threshold_kb
+        call(
+            self._client.update_collection,
+            name,
+            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
+        )
+        self._wait_for_graph(name)
+        sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
+        metadata = {METADATA_KEY: sealed.model_dump(mode="json")}
+        call(self._client.update_collection, name, metadata=metadata)
+        return self._fetch(manifest.version)
+
+    def _wait_for_graph(self, name: str) -> None:
+        """Wait until the optimizer has been idle for a few looks in a row: it starts a moment late."""
+        deadline = time.monotonic() + self._index_seconds
+        green = 0
+        while green < _GREEN_IN_A_ROW:
+            status = self._call(self._client.get_collection, name).status
+            if status == models.CollectionStatus.RED:
+                raise StoreUnavailable(f"Qdrant could not index the collection {name}.")
+            green = green + 1 if status == models.CollectionStatus.GREEN else 0
+            if time.monotonic() > deadline:
+                raise StoreUnavailable(
+                    f"Qdrant has not indexed the collection {name} in {self._index_seconds:.0f} s."
+                )
+            time.sleep(_POLL_SECONDS)
+
+    def _of(self, version: str, function: Callable[..., T], **arguments: object) -> T:
+        """A call about one version's collection. Raises VersionNotFound where it is not there."""
+        try:
+            return self._call(function, self._collection(version), **arguments)
+        except VersionNotFound as error:
+            self._sealed.pop(version, None)
+            raise version_not_found(version) from error
+
+    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call the client; whatever it throws becomes an error of ours."""
+        try:
+            return function(*args, **kwargs)
+        except ResourceExhaustedResponse as error:
+            raise StoreUnavailable(f"Qdrant is overloaded: {error}.") from error
+        except ResponseHandlingException as error:
+            raise StoreUnavailable(
+                f"Qdrant does not answer: {error.source or type(error.source).__name__}.",
+                hint="Check that it runs and that its URL is right.",
+            ) from error
+        except UnexpectedResponse as error:
+            said = error.content.decode(errors="replace")
+            raise _reason(error.status_code, said) from error
+        except grpc.RpcError as error:
+            code, said = error.code(), error.details() or ""
+            status = 404 if code == grpc.StatusCode.NOT_FOUND else None
+            raise _reason(status, f"{code.name}: {said}") from error
+        except ValueError as error:
+            # How the in-memory client says it.
+            if str(error).endswith("not found"):
+                raise VersionNotFound(str(error)) from error
+            raise
+
+
+def _reason(status: int | None, said: str) -> RetriktError:
+    if status == 404:
+        return VersionNotFound(said[:300])
+    if "No space left" in said or "disk space" in said:
+        return StorageFull(
+            f"Qdrant's disk is full: {said[:300]}.", hint="Make room there and build it again."
+        )
+    if status in (401, 403):
+        return StoreUnavailable(
+            "Qdrant refuses this client.", hint="Check the API key (RETRIKT_STORE_QDRANT_API_KEY)."
+        )
+    return StoreUnavailable(f"Qdrant answered with an error ({status or 'gRPC'}): {said[:300]}.")
