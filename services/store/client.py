@@ -1,22 +1,41 @@
 """How a student reaches the store: in its own process or over HTTP, with the same calls."""
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
+from urllib.parse import quote
 
+import httpx
 import numpy as np
+import orjson
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from services.platform.errors import (
+    BatchTooLarge,
+    BodyTooLarge,
     CorruptArtifact,
     IncompatibleArtifacts,
+    InvalidConfig,
+    InvalidRequest,
+    NotFound,
+    RetriktError,
     StorageFull,
     StoreUnavailable,
+    VersionNotFound,
 )
 from services.store.backends.base import Hits, StoreBackend, StoredItem, VersionManifest
 
-__all__ = ["EmbeddedStoreClient", "Hits", "StoreClient", "StoredItem", "VersionManifest"]
+__all__ = [
+    "EmbeddedStoreClient",
+    "Hits",
+    "HttpStoreClient",
+    "StoreClient",
+    "StoredItem",
+    "VersionManifest",
+]
 
 
 class StoreClient(Protocol):
@@ -64,7 +83,7 @@ class EmbeddedStoreClient:
         self._backend = backend
 
     @classmethod
-    def open(
+    def edge(
         cls, directory: Path, *, knowledge: Callable[[str], Path | None] | None = None
     ) -> "EmbeddedStoreClient":
         """A client with private copies of the sealed versions in `directory` (`runs/<task>/store`).
@@ -118,3 +137,112 @@ def check_fingerprint(manifest: VersionManifest, encoder_fingerprint: str) -> Ve
             "named in the student's release, or rebuild the release.",
         )
     return manifest
+
+
+class HttpStoreClient:
+    """The store service over HTTP, through a pool of connections that stay open.
+
+    Args:
+        url: of the service, such as `http://store:8001`.
+        timeout: seconds that a call may take where it does not say otherwise.
+        connections: how many calls may be under way at a time.
+
+    Raises:
+        InvalidConfig: the URL is none.
+    """
+
+    def __init__(self, url: str, *, timeout: float = 1.0, connections: int = 32) -> None:
+        if not re.match(r"https?://[^/]", url):
+            raise InvalidConfig(
+                f"The store's URL is {url!r}.", hint="Expected one such as http://127.0.0.1:8001."
+            )
+        self._url = url
+        self._timeout = timeout
+        self._client = httpx.Client(
+            base_url=url,
+            timeout=timeout,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+            headers={"content-type": "application/json"},
+            trust_env=False,
+        )
+
+    def search(
+        self,
+        version: str,
+        vectors: NDArray[np.float32],
+        k: int,
+        *,
+        timeout: float | None = None,
+    ) -> Hits:
+        query = {"vectors": np.ascontiguousarray(vectors), "k": k}
+        body = orjson.dumps(query, option=orjson.OPT_SERIALIZE_NUMPY)
+        answer = self._call("POST", f"/v1/versions/{quote(version, '')}/search", body, timeout)
+        try:
+            shape = (len(vectors), k)
+            # JSON has no infinity: the scores of the padding come as null, which becomes NaN here.
+            scores = np.array(answer["scores"], dtype=np.float32).reshape(shape)
+            ids = np.array(answer["ids"], dtype=np.int64).reshape(shape)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("hits", error) from error
+        return Hits(ids, np.where(np.isnan(scores), np.float32(-np.inf), scores))
+
+    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
+        body = orjson.dumps({"ids": [int(number) for number in ids]})
+        answer = self._call("POST", f"/v1/versions/{quote(version, '')}/items", body, None)
+        try:
+            return [StoredItem(**item) for item in answer["items"]]
+        except (KeyError, TypeError) as error:
+            raise self._strange("items", error) from error
+
+    def check(self, version: str, encoder_fingerprint: str) -> VersionManifest:
+        answer = self._call("GET", f"/v1/versions/{quote(version, '')}", None, None)
+        try:
+            manifest = VersionManifest.model_validate_json(orjson.dumps(answer))
+        except ValidationError as error:
+            raise self._strange("a manifest", error) from error
+        return check_fingerprint(manifest, encoder_fingerprint)
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _call(
+        self, method: str, path: str, body: bytes | None, timeout: float | None
+    ) -> dict[str, Any]:
+        seconds = self._timeout if timeout is None else timeout
+        try:
+            response = self._client.request(method, path, content=body, timeout=seconds)
+        except httpx.TimeoutException as error:
+            raise StoreUnavailable(
+                f"The store at {self._url} has not answered within {seconds:.3g} s."
+            ) from error
+        except httpx.HTTPError as error:
+            raise StoreUnavailable(
+                f"The store at {self._url} does not answer: {error or type(error).__name__}.",
+                hint="Check that it runs and that its URL is right.",
+            ) from error
+        try:
+            answer = orjson.loads(response.content)
+            if not isinstance(answer, dict):
+                raise TypeError(f"an object was expected, {type(answer).__name__} came")
+        except (orjson.JSONDecodeError, TypeError) as error:
+            raise self._strange(f"status {response.status_code}", error) from error
+        if response.status_code != 200:
+            raise self._error(response.status_code, answer)
+        return answer
+
+    def _error(self, status: int, answer: dict[str, Any]) -> RetriktError:
+        said = str(answer.get("error", answer))[:500]
+        match answer.get("code"):
+            case VersionNotFound.code:
+                return VersionNotFound(said)
+            case NotFound.code:
+                return NotFound(said)
+            case InvalidRequest.code | BatchTooLarge.code | BodyTooLarge.code:
+                return InvalidRequest(said)
+        return StoreUnavailable(f"The store at {self._url} answered {status}: {said}")
+
+    def _strange(self, what: str, error: Exception) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"What answers at {self._url} ({what}) is not the store: {str(error)[:200]}.",
+            hint="Check its URL.",
+        )

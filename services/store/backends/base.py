@@ -145,8 +145,13 @@ def stored_item(identifier: int, payloads: dict[Any, dict[str, Any]], version: s
 
 
 def same_version(present: VersionManifest, manifest: VersionManifest) -> VersionManifest:
-    """The version that is there. Raises IncompatibleArtifacts where it is not the one to be built."""
-    if present.model_copy(update={"created_at": manifest.created_at}) != manifest:
+    """The version that is there, where it holds what is to be built; its graph may differ.
+
+    Raises:
+        IncompatibleArtifacts: it holds something else.
+    """
+    index_only = {"created_at": present.created_at, "hnsw": present.hnsw}
+    if manifest.model_copy(update=index_only) != present:
         raise IncompatibleArtifacts(
             f"There is another store version of the name {manifest.version} already.",
             hint="A version never changes: build under another name, or delete the old one.",
@@ -166,7 +171,7 @@ class StoreBackend(Protocol):
     def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
         """Build and seal a version, which nobody sees before it is complete.
 
-        A version that is there already with the same manifest is left alone.
+        A version that is there already and holds the same is left alone, whatever its graph.
 
         Returns:
             The manifest with `created_at` set.

@@ -1,0 +1,126 @@
+"""The store service as an ASGI application, and as a process."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from prometheus_client import Gauge
+
+from services.platform.application import create_service
+from services.platform.errors import InvalidConfig
+from services.platform.metrics import Metrics
+from services.platform.server import serve
+from services.releases.directory import ReleaseDirectory
+from services.store.backends.base import StoreBackend
+from services.store.routes import store_router
+from services.store.settings import StoreSettings
+from services.store.workers import Workers
+
+DESCRIPTION = "Finds the knowledge items nearest to a student's query vectors, in named versions."
+
+
+def create_app(settings: StoreSettings) -> FastAPI:
+    """The application; the backend is closed after its last request.
+
+    Args:
+        settings: which backend, where its versions are, limits.
+    """
+    backend = open_backend(settings)
+    workers = Workers(settings.threads, settings.max_waiting)
+    metrics = Metrics("store")
+    waiting = Gauge(
+        "retrikt_store_waiting",
+        "Calls of the backend that run or wait.",
+        registry=metrics.registry,
+    )
+    waiting.set_function(lambda: workers.waiting)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        try:
+            yield
+        finally:
+            workers.close()
+            backend.close()
+
+    async def ready() -> dict[str, Any]:
+        # Ready with or without versions, as the first comes with the first release; and past the
+        # queue, as a busy service is no broken one.
+        return {"versions": len(await asyncio.to_thread(backend.versions))}
+
+    async def info() -> dict[str, Any]:
+        return {
+            "name": "retrikt-store",
+            "version": version("retrikt"),
+            "backend": settings.backend,
+            "limits": {
+                "max_batch": settings.max_batch,
+                "max_k": settings.max_k,
+                "max_ids": settings.max_ids,
+                "max_body_bytes": settings.max_body_bytes,
+                "max_waiting": settings.max_waiting,
+            },
+        }
+
+    return create_service(
+        title="RetriKT store",
+        version=version("retrikt"),
+        description=DESCRIPTION,
+        settings=settings,
+        metrics=metrics,
+        routers=[store_router(backend, workers, settings)],
+        ready=ready,
+        info=info,
+        lifespan=lifespan,
+    )
+
+
+def open_backend(settings: StoreSettings) -> StoreBackend:
+    """The backend that the settings name; the other one's libraries are not loaded."""
+    if settings.backend == "server":
+        from services.store.backends.server import ServerBackend
+
+        if settings.qdrant_url is None or settings.task is None:
+            raise InvalidConfig("The backend server needs a URL and a task.")
+        key = settings.qdrant_api_key
+        return ServerBackend.connect(
+            settings.qdrant_url,
+            settings.task,
+            api_key=key.get_secret_value() if key else None,
+            prefer_grpc=settings.qdrant_grpc,
+            grpc_port=settings.qdrant_grpc_port,
+            timeout=settings.qdrant_timeout_seconds,
+        )
+    from services.store.backends.edge import EdgeBackend
+
+    if settings.directory is None:
+        raise InvalidConfig("The backend edge needs a directory.")
+    releases = settings.releases
+    return EdgeBackend(
+        settings.directory,
+        knowledge=ReleaseDirectory(releases).knowledge_of_version if releases else None,
+        private=settings.private_directory,
+        keep_open=settings.keep_open,
+    )
+
+
+def run(settings: StoreSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM, then finish the requests under way.
+
+    Args:
+        settings: of the service.
+        on_bound: told the URL once the port is taken.
+
+    Raises:
+        AddressInUse, InvalidConfig, NotReady: see `services.platform.server.serve`.
+    """
+    serve(
+        lambda: create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        drain_seconds=settings.drain_seconds,
+        on_bound=on_bound,
+    )
