@@ -70,6 +70,16 @@ class Chain:
                 done[stage.name] = manifest
                 yield Step(stage.name, plan.key, False, "nothing that it depends on has changed")
 
+    def finished(self, seed: int) -> dict[str, StageManifest] | None:
+        """The manifest of every stage, by name; None where one of them would have to run."""
+        done: dict[str, StageManifest] = {}
+        for stage in self.stages:
+            manifest = self._plan(stage, seed, done).finished()
+            if manifest is None:
+                return None
+            done[stage.name] = manifest
+        return done
+
     def run(self, seed: int, display: ProgressDisplay) -> dict[str, StageManifest]:
         """Run what has not run; the manifest of every stage, by name."""
         done: dict[str, StageManifest] = {}
@@ -108,9 +118,9 @@ def as_json(section: Any) -> Any:
     return json.loads(TypeAdapter(type(section)).dump_json(section))
 
 
-def hash_outside(paths: Sequence[Path]) -> dict[str, str]:
-    """Hashes of the files that exist, by name; a missing one is the reading stage's error to tell."""
-    return {path.name: hash_file(path) for path in paths if path.is_file()}
+def hash_outside(paths: Mapping[str, Path]) -> dict[str, str]:
+    """Hashes of the files that exist, by the names given; a missing one is the reading stage's error."""
+    return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
 
 
 @contextmanager

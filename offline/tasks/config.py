@@ -15,11 +15,26 @@ class DataConfig(Section):
     configuration file where none is given) or a Hugging Face data set as `hf:NAME[/CONFIG]@SPLIT`.
     """
 
-    directory: Path | None = None
+    # What a run depends on is the files' content, not where they lie.
+    directory: Path | None = Field(default=None, exclude=True)
     train: str
     validation: str | None = None
     test: str
     unlabelled: str | None = None
+
+    def files(self) -> dict[str, Path]:
+        """The path of every split that is a file, by the split's name."""
+        sources = {
+            "train": self.train,
+            "validation": self.validation,
+            "test": self.test,
+            "unlabelled": self.unlabelled,
+        }
+        return {
+            split: (self.directory or Path()) / Path(source).expanduser()
+            for split, source in sources.items()
+            if source is not None and not source.startswith("hf:")
+        }
 
 
 class FieldsConfig(Section):

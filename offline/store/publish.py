@@ -1,0 +1,183 @@
+"""Publishing a release: its store version is built, the release is added, and, past the gate, made live.
+
+Every step can be repeated: a run that was killed half way through carries on where it was.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.store.config import StoreConfig
+from offline.store.gate import ReleaseConfig, reasons_against
+from offline.tasks.prepared import Examples
+from services.platform.errors import ReleaseNotFound, StoreUnavailable
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import (
+    KNOWLEDGE,
+    MANIFEST,
+    ReleaseManifest,
+    read_release_manifest,
+)
+from services.store.backends.base import StoreBackend
+from services.store.backends.edge import EdgeBackend
+from services.store.client import EmbeddedStoreClient
+from services.store.knowledge_file import iterate_points, version_manifest
+from services.student.predictor import Predictor, TextInput
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """What became of a release.
+
+    Attributes:
+        release: its id.
+        outcome: `activated`, `unchanged` (it was live already), `added` (not activated, as the
+            configuration says) or `refused` (by the gate).
+        reasons: why the gate refused it.
+    """
+
+    release: str
+    outcome: str
+    reasons: tuple[str, ...] = ()
+
+    def figures(self) -> dict[str, str]:
+        return {"release": self.release, "outcome": self.outcome}
+
+
+def publish(
+    candidate: Path,
+    metrics: Mapping[str, Any],
+    held_out: Examples,
+    task_directory: Path,
+    store: StoreConfig,
+    release: ReleaseConfig,
+) -> Published:
+    """Make a candidate a release of the task.
+
+    Args:
+        candidate: a release's files, as `offline.store.index.write_candidate` lays them out.
+        metrics: figures for its manifest.
+        held_out: labelled rows on which the gate compares it with the live release; may be empty.
+        task_directory: holds `store` and `releases`.
+        store: where the store version goes.
+        release: the gate's thresholds, and whether to activate.
+
+    Raises:
+        CorruptArtifact: the candidate's files are damaged.
+        StorageFull, StoreUnavailable: nothing was activated; the same call carries on later.
+    """
+    manifest = read_release_manifest(candidate)
+    build_version(candidate / KNOWLEDGE, task_directory, store)
+    releases = ReleaseDirectory(task_directory / "releases")
+    live = releases.live()
+    if live is not None and live.release == manifest.release:
+        return Published(manifest.release, "unchanged")
+    reasons = _gate(candidate, _live_path(releases), held_out, release)
+    _add(releases, candidate, manifest, metrics, reasons)
+    if reasons:
+        return Published(manifest.release, "refused", reasons)
+    if not release.activate:
+        return Published(manifest.release, "added")
+    releases.activate(manifest.release)
+    return Published(manifest.release, "activated")
+
+
+def build_version(knowledge_file: Path, task_directory: Path, store: StoreConfig) -> None:
+    """Build the store version of a knowledge file, unless it is there."""
+    backend = open_backend(task_directory, store)
+    try:
+        backend.build(version_manifest(knowledge_file, store.hnsw), iterate_points(knowledge_file))
+    finally:
+        backend.close()
+
+
+def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
+    """The backend that the configuration names."""
+    if store.backend == "server":
+        from services.store.backends.server import ServerBackend
+
+        return ServerBackend.connect(store.url, task=task_directory.name)
+    return EdgeBackend(task_directory / "store")
+
+
+@contextmanager
+def open_predictor(release_directory: Path) -> Iterator[Predictor]:
+    """A release at work in this process, on a private store version made from its knowledge file."""
+    with tempfile.TemporaryDirectory(prefix="retrikt-") as nowhere:
+        backend = EdgeBackend(Path(nowhere), knowledge=lambda _: release_directory / KNOWLEDGE)
+        client = EmbeddedStoreClient(backend)
+        predictor = Predictor.load(release_directory, client, must_hold_version=True)
+        try:
+            yield predictor
+        finally:
+            predictor.close()
+            client.close()
+
+
+def probabilities(predictor: Predictor, examples: Examples) -> NDArray[np.float32]:
+    """(n, labels): the release's answers, store included.
+
+    Raises:
+        StoreUnavailable: the store did not answer; a degraded answer is no measurement.
+    """
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
+    inputs = [TextInput(text, pair) for text, pair in zip(examples.texts, pairs, strict=True)]
+    parts = []
+    for start in range(0, len(inputs), 64):
+        prediction = predictor.predict(inputs[start : start + 64])
+        if prediction.degraded is not None:
+            raise StoreUnavailable(f"The store did not answer: {prediction.degraded}.")
+        parts.append(prediction.probabilities)
+    if not parts:
+        return np.empty((0, len(predictor.labels)), np.float32)
+    return np.concatenate(parts)
+
+
+def _gate(
+    candidate: Path, live: Path | None, held_out: Examples, config: ReleaseConfig
+) -> tuple[str, ...]:
+    if live is None or not len(held_out):
+        return ()
+    with open_predictor(candidate) as predictor:
+        labels = predictor.labels
+        ours = probabilities(predictor, held_out).argmax(1)
+    with open_predictor(live) as predictor:
+        # The live release's labels may stand in another order, or be others.
+        places = np.array(
+            [labels.index(name) if name in labels else -1 for name in predictor.labels]
+        )
+        theirs = places[probabilities(predictor, held_out).argmax(1)]
+    gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
+    return reasons_against(ours, theirs, gold, labels, config)
+
+
+def _live_path(releases: ReleaseDirectory) -> Path | None:
+    live = releases.live()
+    if live is None:
+        return None
+    try:
+        return releases.path(live.release)
+    except ReleaseNotFound:
+        return None
+
+
+def _add(
+    releases: ReleaseDirectory,
+    candidate: Path,
+    manifest: ReleaseManifest,
+    metrics: Mapping[str, Any],
+    reasons: tuple[str, ...],
+) -> None:
+    with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
+        staged = Path(folder) / manifest.release
+        shutil.copytree(candidate, staged)
+        told = manifest.model_copy(update={"metrics": dict(metrics), "gate": reasons})
+        (staged / MANIFEST).write_text(told.model_dump_json(indent=1), encoding="utf-8")
+        releases.add(staged)
