@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
 
 import httpx
 import numpy as np
@@ -26,7 +25,13 @@ from services.platform.errors import (
     StoreUnavailable,
     VersionNotFound,
 )
-from services.store.backends.base import Hits, StoreBackend, StoredItem, VersionManifest
+from services.store.backends.base import (
+    Hits,
+    StoreBackend,
+    StoredItem,
+    VersionManifest,
+    valid_version,
+)
 
 __all__ = [
     "EmbeddedStoreClient",
@@ -176,7 +181,7 @@ class HttpStoreClient:
     ) -> Hits:
         query = {"vectors": np.ascontiguousarray(vectors), "k": k}
         body = orjson.dumps(query, option=orjson.OPT_SERIALIZE_NUMPY)
-        answer = self._call("POST", f"/v1/versions/{quote(version, '')}/search", body, timeout)
+        answer = self._call("POST", f"/v1/versions/{valid_version(version)}/search", body, timeout)
         try:
             shape = (len(vectors), k)
             # JSON has no infinity: the scores of the padding come as null, which becomes NaN here.
@@ -188,14 +193,14 @@ class HttpStoreClient:
 
     def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
         body = orjson.dumps({"ids": [int(number) for number in ids]})
-        answer = self._call("POST", f"/v1/versions/{quote(version, '')}/items", body, None)
+        answer = self._call("POST", f"/v1/versions/{valid_version(version)}/items", body, None)
         try:
             return [StoredItem(**item) for item in answer["items"]]
         except (KeyError, TypeError) as error:
             raise self._strange("items", error) from error
 
     def check(self, version: str, encoder_fingerprint: str) -> VersionManifest:
-        answer = self._call("GET", f"/v1/versions/{quote(version, '')}", None, None)
+        answer = self._call("GET", f"/v1/versions/{valid_version(version)}", None, None)
         try:
             manifest = VersionManifest.model_validate_json(orjson.dumps(answer))
         except ValidationError as error:

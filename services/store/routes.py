@@ -5,6 +5,7 @@ from typing import Annotated, Any, TypeVar
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.exceptions import RequestValidationError
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from services.platform.errors import BatchTooLarge, InvalidRequest
@@ -91,7 +92,7 @@ def store_router(backend: StoreBackend, workers: Workers, settings: StoreSetting
     return router
 
 
-def _matrix(query: SearchRequest, settings: StoreSettings) -> "np.typing.NDArray[np.float32]":
+def _matrix(query: SearchRequest, settings: StoreSettings) -> NDArray[np.float32]:
     if len(query.vectors) > settings.max_batch:
         raise BatchTooLarge(
             f"{len(query.vectors)} vectors in one request, at most {settings.max_batch} are taken.",
@@ -101,10 +102,7 @@ def _matrix(query: SearchRequest, settings: StoreSettings) -> "np.typing.NDArray
         raise InvalidRequest(f"k is {query.k}, at most {settings.max_k} is taken.")
     if len({len(row) for row in query.vectors}) > 1:
         raise InvalidRequest("The vectors of one request differ in their number of dimensions.")
-    matrix = np.array(query.vectors, dtype=np.float32)
-    if not np.isfinite(matrix).all():
-        raise InvalidRequest("A vector holds a number that is too large for a float32.")
-    return matrix
+    return np.array(query.vectors, dtype=np.float32)
 
 
 async def _search_request(request: Request) -> SearchRequest:

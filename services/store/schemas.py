@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from services.store.backends.base import Hits, StoredItem, VersionManifest
 
-Number = Annotated[float, Field(allow_inf_nan=False)]
+# What a float32 holds; NaN is refused by the bounds too.
+Number = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
 
 
 class SearchRequest(BaseModel):
