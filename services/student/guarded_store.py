@@ -30,6 +30,9 @@ INCOMPATIBLE = "incompatible_store"
 MISSING = "version_not_found"
 FAILED = "store_error"
 
+SEARCHED_AT_ONCE = 256
+"""Vectors of one call: what the store service takes."""
+
 LEAST_SECONDS = 0.005
 """A search that has less time than this left is not begun."""
 
@@ -131,7 +134,7 @@ class GuardedStore:
             if timeout < LEAST_SECONDS:
                 return Answer(None, TIMEOUT)
         try:
-            hits = self._client.search(self.version, vectors, k, timeout=timeout)
+            hits = self._search(vectors, k, started + timeout)
         except StoreUnavailable:
             late = time.monotonic() - started >= 0.9 * timeout
             return self._failure(TIMEOUT if late else UNAVAILABLE)
@@ -161,6 +164,20 @@ class GuardedStore:
     def close(self) -> None:
         """Stop trying in the background."""
         self._closing.set()
+
+    def _search(self, vectors: NDArray[np.float32], k: int, deadline: float) -> Hits:
+        """One call for a batch of the server; several for what is larger than the store takes."""
+        parts = []
+        for start in range(0, max(len(vectors), 1), SEARCHED_AT_ONCE):
+            left = max(deadline - time.monotonic(), LEAST_SECONDS)
+            part = vectors[start : start + SEARCHED_AT_ONCE]
+            parts.append(self._client.search(self.version, part, k, timeout=left))
+        if len(parts) == 1:
+            return parts[0]
+        return Hits(
+            np.concatenate([part.ids for part in parts]),
+            np.concatenate([part.scores for part in parts]),
+        )
 
     def _failure(self, reason: str) -> Answer:
         self._failed += 1

@@ -1,0 +1,89 @@
+"""The prediction service as an ASGI application, and as a process."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+
+from services.platform.application import create_service
+from services.platform.server import serve
+from services.releases.directory import ReleaseDirectory
+from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
+from services.student.metrics import StudentMetrics
+from services.student.routes import predict_router
+from services.student.service import PredictionService
+from services.student.settings import StudentSettings
+
+TITLE = "RetriKT student"
+DESCRIPTION = (
+    """Classifies texts with a tiny student that looks up what a large language model knows."""
+)
+
+
+def create_app(settings: StudentSettings) -> FastAPI:
+    """The application; releases are followed from its start to its end.
+
+    Args:
+        settings: where the task's releases are, how the store is reached, limits.
+    """
+    metrics = StudentMetrics()
+    client = open_store(settings)
+    service = PredictionService(settings, client, metrics)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+            client.close()
+
+    async def ready() -> dict[str, Any]:
+        return service.state()
+
+    async def info() -> dict[str, Any]:
+        return service.info()
+
+    return create_service(
+        title=TITLE,
+        version=version("retrikt"),
+        description=DESCRIPTION,
+        settings=settings,
+        metrics=metrics.requests,
+        routers=[predict_router(service)],
+        ready=ready,
+        info=info,
+        lifespan=lifespan,
+    )
+
+
+def open_store(settings: StudentSettings) -> StoreClient:
+    """The store service where a URL is set, else the task's store versions in this process."""
+    if settings.store_url is not None:
+        return HttpStoreClient(settings.store_url, timeout=settings.store_timeout_seconds)
+    releases = ReleaseDirectory(settings.task_dir / "releases")
+    return EmbeddedStoreClient.edge(
+        settings.task_dir / "store", knowledge=releases.knowledge_of_version
+    )
+
+
+def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
+    """Serve until SIGTERM, then finish the requests under way.
+
+    Args:
+        settings: of the service.
+        on_bound: told the URL once the port is taken.
+
+    Raises:
+        AddressInUse, InvalidConfig, NotReady: see `services.platform.server.serve`.
+    """
+    serve(
+        lambda: create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        drain_seconds=settings.drain_seconds,
+        on_bound=on_bound,
+    )
