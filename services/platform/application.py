@@ -12,7 +12,7 @@ from services.platform.http import (
     RequestIdMiddleware,
     install_error_handlers,
 )
-from services.platform.metrics import Metrics, MetricsMiddleware
+from services.platform.metrics import Metrics, MetricsMiddleware, route_of
 from services.platform.settings import ServiceSettings
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -50,6 +50,8 @@ def create_service(
     )
     for router in (*routers, health_router(ready, info), metrics.router()):
         app.include_router(router)
+        for route in router.routes:
+            metrics.declare(route_of({"route": route}))
     install_error_handlers(app)
     # The last one added is the outermost.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)

@@ -53,6 +53,11 @@ class Metrics:
             registry=self.registry,
         )
 
+    def declare(self, route: str) -> None:
+        """Show a route's metrics before its first request."""
+        self.requests.labels(route, "ok")
+        self.seconds.labels(route)
+
     def router(self) -> APIRouter:
         """`GET /metrics` in Prometheus' text format."""
         router = APIRouter()

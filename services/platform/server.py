@@ -18,6 +18,9 @@ from services.platform.errors import AddressInUse, InvalidConfig, NotReady
 log = structlog.get_logger(__name__)
 
 _BACKLOG = 2048
+# Longer than clients keep an idle connection: whoever closes first must not be the server, or a
+# request may be on its way into a connection that is being closed.
+_KEEP_ALIVE_SECONDS = 75
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -93,6 +96,7 @@ def serve(
             lifespan="on",
             access_log=False,
             log_config=None,
+            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=max(1, round(drain_seconds)),
             server_header=False,
             proxy_headers=False,

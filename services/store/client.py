@@ -1,6 +1,7 @@
 """How a student reaches the store: in its own process or over HTTP, with the same calls."""
 
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -167,7 +168,7 @@ class HttpStoreClient:
             base_url=url,
             timeout=timeout,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"content-type": "application/json"},
+            headers={"content-type": "application/json", "accept-encoding": "identity"},
             trust_env=False,
         )
 
@@ -214,8 +215,15 @@ class HttpStoreClient:
         self, method: str, path: str, body: bytes | None, timeout: float | None
     ) -> dict[str, Any]:
         seconds = self._timeout if timeout is None else timeout
+        deadline = time.monotonic() + seconds
         try:
-            response = self._client.request(method, path, content=body, timeout=seconds)
+            # httpx limits each wait; the deadline limits an answer that trickles in.
+            with self._client.stream(method, path, content=body, timeout=seconds) as response:
+                content = b""
+                for chunk in response.iter_raw():
+                    content += chunk
+                    if time.monotonic() > deadline:
+                        raise httpx.ReadTimeout("the answer came in too slowly")
         except httpx.TimeoutException as error:
             raise StoreUnavailable(
                 f"The store at {self._url} has not answered within {seconds:.3g} s."
@@ -226,7 +234,7 @@ class HttpStoreClient:
                 hint="Check that it runs and that its URL is right.",
             ) from error
         try:
-            answer = orjson.loads(response.content)
+            answer = orjson.loads(content)
             if not isinstance(answer, dict):
                 raise TypeError(f"an object was expected, {type(answer).__name__} came")
         except (orjson.JSONDecodeError, TypeError) as error:

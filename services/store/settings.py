@@ -51,7 +51,7 @@ class StoreSettings(ServiceSettings):
     max_k: Annotated[int, Field(ge=1)] = 1024
     max_ids: Annotated[int, Field(ge=1)] = 4096
     max_waiting: Annotated[int, Field(ge=1)] = 256
-    threads: Annotated[int, Field(ge=1, le=64)] = 2
+    threads: Annotated[int, Field(ge=1, le=64)] = 4
 
     @model_validator(mode="after")
     def _what_the_backend_needs(self) -> "StoreSettings":

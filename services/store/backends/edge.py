@@ -11,7 +11,8 @@ sealed files are absent or damaged, it builds its own copy from the knowledge fi
 import errno
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -58,6 +59,7 @@ MANIFEST = "version.json"
 SHARD = "shard"
 _ASIDE = ".aside-"
 _PRIVATE = "retrikt-store-"
+_WAIT_SECONDS = 2.0
 
 
 class EdgeBackend:
@@ -84,7 +86,8 @@ class EdgeBackend:
         self._private = private or Path(tempfile.gettempdir())
         self._keep_open = keep_open
         self._open: dict[str, tuple[OpenShard, OwnedDirectory]] = {}
-        self._opening = Lock()
+        self._lock = Lock()
+        self._gates = [Lock() for _ in range(16)]
         self._closed = False
         remove_leftovers(self._private, _PRIVATE)
 
@@ -149,7 +152,9 @@ class EdgeBackend:
 
     def delete(self, version: str) -> None:
         path = self._path(version)
-        with self._opening:
+        if not path.is_dir():
+            raise version_not_found(version)
+        with self._lock:
             self._let_go(version)
         trash = OwnedDirectory(self._directory, _ASIDE)
         try:
@@ -161,7 +166,7 @@ class EdgeBackend:
             trash.remove()
 
     def close(self) -> None:
-        with self._opening:
+        with self._lock:
             self._closed = True
             for version in list(self._open):
                 self._let_go(version)
@@ -196,16 +201,37 @@ class EdgeBackend:
         opened = self._open.get(version)
         if opened is not None and not opened[0].closed:
             return opened[0]
-        with self._opening:
+        with self._opening(version):
+            if (opened := self._open.get(version)) is None:
+                opened = self._keep(version, *self._open_private(version))
+            return opened[0]
+
+    @contextmanager
+    def _opening(self, version: str) -> Iterator[None]:
+        """One thread opens a version; others wait a moment, and do not pile up behind a rebuild."""
+        gate = self._gates[hash(version) % len(self._gates)]
+        if not gate.acquire(timeout=_WAIT_SECONDS):
+            raise StoreUnavailable(f"The store version {version} is still being opened.")
+        try:
+            yield
+        finally:
+            gate.release()
+
+    def _keep(
+        self, version: str, shard: OpenShard, copy: OwnedDirectory
+    ) -> tuple[OpenShard, OwnedDirectory]:
+        with self._lock:
+            while len(self._open) >= self._keep_open:
+                self._let_go(min(self._open, key=lambda name: self._open[name][0].last_used))
+            self._open[version] = (shard, copy)
             if self._closed:
+                self._let_go(version)
                 raise StoreUnavailable("The store has been closed.")
-            if version not in self._open:
-                while len(self._open) >= self._keep_open:
-                    self._let_go(min(self._open, key=lambda name: self._open[name][0].last_used))
-                self._open[version] = self._open_private(version)
-            return self._open[version][0]
+        return shard, copy
 
     def _open_private(self, version: str) -> tuple[OpenShard, OwnedDirectory]:
+        if self._closed:
+            raise StoreUnavailable("The store has been closed.")
         try:
             copy = OwnedDirectory(self._private, _PRIVATE)
             try:

@@ -273,10 +273,9 @@ class ServerBackend:
             status = 404 if code == grpc.StatusCode.NOT_FOUND else None
             raise _reason(status, f"{code.name}: {said}") from error
         except ValueError as error:
-            # How the in-memory client says it.
-            if str(error).endswith("not found"):
+            if str(error).endswith("not found"):  # How the in-memory client says it.
                 raise VersionNotFound(str(error)) from error
-            raise
+            raise StoreUnavailable(f"Qdrant gave an answer that is none: {error}.") from error
 
 
 def _reason(status: int | None, said: str) -> RetriktError:

@@ -143,6 +143,12 @@ def test_live_but_not_ready_is_503_with_a_reason(client: TestClient) -> None:
     assert client.get("/info").json() == {"name": "toy"}
 
 
+def test_routes_have_metrics_before_their_first_request(client: TestClient) -> None:
+    text = client.get("/metrics").text
+    assert 'retrikt_toy_requests_total{outcome="ok",route="/v1/things/{thing}"} 0.0' in text
+    assert 'retrikt_toy_request_seconds_count{route="/readyz"} 0.0' in text
+
+
 def test_requests_are_counted_once_by_template_and_code(client: TestClient) -> None:
     client.post("/v1/things/x", json={"k": 1})
     client.post("/v1/things/absent", json={"k": 1})

@@ -201,8 +201,8 @@ def test_a_store_that_hangs_is_given_up_in_time(directory: Path, version: str) -
         client.close()
 
 
-def answer_with(payload: bytes) -> str:
-    """URL of a server that gives everyone the same bytes."""
+def answer_with(payload: bytes, *, pause: float = 0.0) -> str:
+    """URL of a server that gives one client these bytes, with a pause after each if there is one."""
     listener = bind("127.0.0.1", 0)
     listener.setblocking(True)
 
@@ -211,7 +211,12 @@ def answer_with(payload: bytes) -> str:
             connection, _ = listener.accept()
             with connection:
                 connection.recv(65_536)
-                connection.sendall(payload)
+                for piece in [payload] if pause == 0.0 else [bytes([b]) for b in payload]:
+                    try:
+                        connection.sendall(piece)
+                    except OSError:
+                        return  # The client has had enough.
+                    time.sleep(pause)
 
     threading.Thread(target=serve, daemon=True).start()
     return url_of(listener)
@@ -235,6 +240,16 @@ def test_whatever_else_answers_there_is_no_store(payload: bytes, message: str) -
     client = HttpStoreClient(answer_with(payload), timeout=5)
     with pytest.raises(StoreUnavailable, match=message):
         client.search("v-1", unit_vectors(1), 1)
+    client.close()
+
+
+def test_an_answer_that_trickles_in_is_given_up_in_time() -> None:
+    head = "HTTP/1.1 200 OK\r\ncontent-length: 900\r\n\r\n"
+    client = HttpStoreClient(answer_with(head.encode() + b"[" * 900, pause=0.01), timeout=0.8)
+    started = time.monotonic()
+    with pytest.raises(StoreUnavailable, match="has not answered within 0.8 s"):
+        client.search("v-1", unit_vectors(1), 1)
+    assert time.monotonic() - started < 4
     client.close()
 
 
