@@ -101,12 +101,13 @@ def serve(
             server_header=False,
             proxy_headers=False,
         )
-        log.info("serving", url=url)
+        log.info("listening", url=url)
         server = uvicorn.Server(config)
         with _quiet_signals():
-            server.run(sockets=[listener])
-        if not server.started:
-            raise NotReady("The service did not start.", hint="Its log says why.")
+            try:
+                server.run(sockets=[listener])
+            except SystemExit as error:
+                raise NotReady("The service did not start.", hint="Its log says why.") from error
         log.info("served", url=url)
     finally:
         listener.close()

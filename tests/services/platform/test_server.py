@@ -6,14 +6,15 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
-from services.platform.errors import AddressInUse, InvalidConfig
-from services.platform.server import bind, url_of
+from services.platform.errors import AddressInUse, InvalidConfig, NotReady
+from services.platform.server import bind, serve, url_of
 from services.platform.settings import ServiceSettings, load_settings
 
 PROGRAM = """
@@ -64,7 +65,7 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_status_0() -> None:
         assert answers == ["done"]
         assert process.returncode == 0
     events = [json.loads(line) for line in logged.splitlines()]
-    assert [event["event"] for event in events] == ["serving", "served"]
+    assert [event["event"] for event in events] == ["listening", "served"]
     assert {event["service"] for event in events} == {"toy"}
 
 
@@ -77,6 +78,20 @@ def test_a_busy_port_is_told_before_anything_is_loaded() -> None:
         assert url_of(listener) == f"http://127.0.0.1:{port}"
     finally:
         listener.close()
+
+
+def test_a_service_whose_start_fails_is_an_error_and_frees_its_port() -> None:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        raise OSError("no model")
+        yield
+
+    urls: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(NotReady, match="did not start"):
+        serve(lambda: FastAPI(lifespan=lifespan), host="127.0.0.1", port=0, on_bound=urls.append)
+    assert signal.getsignal(signal.SIGTERM) is before
+    bind("127.0.0.1", int(urls[0].rsplit(":", 1)[1])).close()
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
