@@ -1,16 +1,12 @@
 """A bundle is refused when its files are not those that it was written for."""
 
-import sys
 from pathlib import Path
 
 import pytest
+import tiny_release
 
 from services.platform.errors import CorruptArtifact, ModelNotFound
 from services.student.bundle import load_bundle
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import tiny_release
 
 
 def test_a_bundle_reads_back_as_it_was_written(tmp_path: Path) -> None:

@@ -1,18 +1,14 @@
 """The encoder answers the same whatever is encoded beside a text, however much there is of it."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_release
 
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, InvalidInput
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
-
-sys.path.insert(0, str(Path(__file__).parent))
-
-import tiny_release
 
 
 @pytest.fixture(scope="module")

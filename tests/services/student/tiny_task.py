@@ -1,0 +1,161 @@
+"""A task directory with two tiny releases, and the services as processes on it."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import tiny_release
+
+from services.platform.server import bind
+from services.releases.directory import LIVE, ReleaseDirectory
+from services.store.backends.edge import EdgeBackend
+from services.store.client import EmbeddedStoreClient
+from services.store.knowledge_file import iterate_points, version_manifest
+from services.student.predictor import Predictor
+
+
+@dataclass(frozen=True, slots=True)
+class TinyTask:
+    """`one` is live, `two` is another student's release."""
+
+    directory: Path
+    one: str
+    two: str
+
+    @property
+    def releases(self) -> ReleaseDirectory:
+        return ReleaseDirectory(self.directory / "releases")
+
+    def copy(self, directory: Path) -> "TinyTask":
+        shutil.copytree(self.directory, directory)
+        return TinyTask(directory, self.one, self.two)
+
+    def client(self) -> EmbeddedStoreClient:
+        return EmbeddedStoreClient.edge(self.directory / "store")
+
+    def predictor(self, release: str, client: EmbeddedStoreClient) -> Predictor:
+        return Predictor.load(self.releases.path(release), client)
+
+    def point_at(self, release: str) -> None:
+        """Write the pointer by hand, past the checks of `activate`."""
+        aside = self.directory / "pointer"
+        aside.write_text(f'{{"release": "{release}", "activated_at": "2026-01-01T00:00:00+00:00"}}')
+        aside.replace(self.releases.root / LIVE)
+
+
+def build_task(directory: Path, *, pair: bool = False) -> TinyTask:
+    releases = ReleaseDirectory(directory / "releases")
+    backend = EdgeBackend(directory / "store")
+    names = []
+    for seed in (0, 1):
+        staged = directory / f"staged-{seed}"
+        tiny_release.write_release(staged, seed=seed, pair=pair)
+        knowledge = staged / "knowledge.parquet"
+        backend.build(version_manifest(knowledge), iterate_points(knowledge))
+        names.append(releases.add(staged).release)
+        shutil.rmtree(staged)
+    backend.close()
+    releases.activate(names[0])
+    return TinyTask(directory, names[0], names[1])
+
+
+def free_port() -> int:
+    with bind("127.0.0.1", 0) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+@dataclass(slots=True)
+class Service:
+    """A service in a process of its own, as shipped."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    http: httpx.Client
+    log: Path
+
+    def predict(self, inputs: object, **fields: object) -> httpx.Response:
+        return self.http.post("/predict", json={"inputs": inputs, **fields})
+
+    def release(self) -> str:
+        return str(self.http.get("/readyz").json()["release"])
+
+    def events(self) -> str:
+        return self.log.read_text()
+
+
+@contextmanager
+def student(
+    task: TinyTask, *, ready: bool = True, port: int = 0, **settings: object
+) -> Iterator[Service]:
+    """`python -m services.student` on a task; killed at the end unless it has ended."""
+    given = {"TASK_DIR": task.directory, "POLL_SECONDS": 0.05, **settings}
+    with _service("student", task.directory, port, given) as service:
+        until(lambda: answers(service, "/readyz" if ready else "/livez"))
+        yield service
+
+
+@contextmanager
+def store(task: TinyTask, *, port: int = 0) -> Iterator[Service]:
+    """`python -m services.store` on a task's sealed versions."""
+    given: dict[str, object] = {
+        "DIRECTORY": task.directory / "store",
+        "PRIVATE_DIRECTORY": task.directory / "private",
+    }
+    with _service("store", task.directory, port, given) as service:
+        until(lambda: answers(service, "/readyz"))
+        yield service
+
+
+@contextmanager
+def _service(
+    name: str, directory: Path, port: int, settings: dict[str, object]
+) -> Iterator[Service]:
+    port = port or free_port()
+    prefix = f"RETRIKT_{name.upper()}_"
+    environment = {f"{prefix}{key.upper()}": str(value) for key, value in settings.items()}
+    log = directory / f"{name}-{port}-{time.monotonic_ns()}.log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"services.{name}"],
+            env=os.environ | environment | {f"{prefix}PORT": str(port)},
+            stderr=stderr,
+        )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+            yield Service(process, port, http, log)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def answers(service: Service, path: str) -> bool:
+    assert service.process.poll() is None, service.events()
+    try:
+        return service.http.get(path).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come about in time"
+        time.sleep(0.05)
+
+
+@contextmanager
+def silent_listener(port: int) -> Iterator[None]:
+    """Takes connections on a port and never answers, as a process that hangs does."""
+    with socket.create_server(("127.0.0.1", port), backlog=64):
+        yield
