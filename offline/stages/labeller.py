@@ -18,8 +18,9 @@ from offline.teacher import labeller as labellers
 from offline.teacher.diversity import stratified_rows
 from offline.teacher.encoder import SentenceEncoder, load_encoder
 from offline.teacher.head import FittedHead, fit_head, head_identity, save_head
-from offline.teacher.judge import JudgeConfig, WordFeatures, joined, judge_features
+from offline.teacher.judge import JudgeConfig, fit_judge, joined
 from offline.teacher.labeller import LabellerConfig
+from offline.teacher.word_features import WordFeatures
 
 
 def run(
@@ -34,14 +35,19 @@ def run(
     encoder = load_encoder(config.encoder)
     train = task.examples("train")
     rows = task.examples("judge")
-    total = len(train) + min(len(rows), config.judge.rows)
+    rows = _take(rows, stratified_rows(rows.labels or [], config.judge.rows, seed=0))
 
-    def progress(start: int) -> Any:
-        return lambda done, _: context.report(start + done, total, {})
+    # The judge's rows hold the run's: what both read is encoded once.
+    texts = list(dict.fromkeys([*_texts(train), *_texts(rows)]))
+    embeddings = encoder.embed(
+        [text for text, _ in texts],
+        [pair or "" for _, pair in texts] if task.pair else None,
+        progress=lambda done, total: context.report(done, total, {}),
+    )
+    place = {text: row for row, text in enumerate(texts)}
 
-    embeddings = encoder.embed(train.texts, train.pairs, progress=progress(0))
     fitted = fit_head(
-        embeddings,
+        embeddings[[place[text] for text in _texts(train)]],
         task.label_ids(train),
         _forms(train),
         len(task.labels),
@@ -52,9 +58,7 @@ def run(
     own = figures(fitted.cross_fitted, task.label_ids(train))
     _write_labeller(context.directory, task, config, encoder, fitted, own)
 
-    chosen = stratified_rows(rows.labels or [], config.judge.rows, seed=0)
-    rows = _take(rows, chosen)
-    rows_embedded = encoder.embed(rows.texts, rows.pairs, progress=progress(len(train)))
+    rows_embedded = embeddings[[place[text] for text in _texts(rows)]]
     of_judge = _write_judge(context.directory, task, config, encoder, rows, rows_embedded)
     return {
         **own,
@@ -112,14 +116,13 @@ def _write_judge(
     words = WordFeatures.fit(
         joined(rows.texts, rows.pairs), settings.word_features, settings.character_features
     )
-    fitted = fit_head(
-        judge_features(embeddings, words, rows.texts, rows.pairs),
+    fitted = fit_judge(
+        embeddings,
+        words(joined(rows.texts, rows.pairs)),
         task.label_ids(rows),
         _forms(rows),
         len(task.labels),
-        strengths=(settings.strength,),
-        folds=settings.folds,
-        seed=0,
+        settings,
     )
     measured = figures(fitted.cross_fitted, task.label_ids(rows))
     save_head(fitted.head, directory / judges.HEAD, rarity=words.rarity)
@@ -140,11 +143,13 @@ def _write_judge(
     return measured
 
 
-def _forms(examples: Examples) -> list[str]:
+def _texts(examples: Examples) -> list[tuple[str, str | None]]:
     pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
-    return [
-        letters_and_digits(text, pair) for text, pair in zip(examples.texts, pairs, strict=True)
-    ]
+    return list(zip(examples.texts, pairs, strict=True))
+
+
+def _forms(examples: Examples) -> list[str]:
+    return [letters_and_digits(text, pair) for text, pair in _texts(examples)]
 
 
 def _take(examples: Examples, rows: list[int]) -> Examples:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 Float = TypeVar("Float", np.float32, np.float64)
 
 _LOG_TEMPERATURES = (-5.0, 5.0)
-_HALVINGS = 40
+_HALVINGS = 24
 
 
 def softmax(logits: NDArray[Float]) -> NDArray[Float]:

@@ -1,4 +1,4 @@
-"""A frozen sentence encoder: mean-pooled embeddings of texts, pairs and single tokens."""
+"""A frozen sentence encoder: embeddings of texts, pairs and single tokens."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +28,9 @@ class EncoderConfig(Section):
         device: a torch device.
         precision: `float32`, or `bfloat16` (twice as fast on processors that have it; embeddings
             differ in the third digit).
+        pooling: what of the encoder makes a text's embedding: `mean`, the mean of the last layer over the
+            tokens; or `layers`, that beside the mean of the layer two thirds up and the maximum of
+            the last layer over the tokens, three times as wide.
     """
 
     model: str = PACKAGED
@@ -35,6 +38,7 @@ class EncoderConfig(Section):
     batch_size: Annotated[int, Field(ge=1)] = 64
     device: str = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
+    pooling: Literal["mean", "layers"] = "mean"
 
 
 class SentenceEncoder:
@@ -47,7 +51,8 @@ class SentenceEncoder:
         self.model = cast(torch.nn.Module, model).to(config.device)
         self.tokenizer = tokenizer
         self.config = config
-        self.dimensions = int(model.config.hidden_size)
+        self.hidden_size = int(model.config.hidden_size)
+        self.dimensions = self.hidden_size * (3 if config.pooling == "layers" else 1)
         self.parameters = sum(tensor.numel() for tensor in model.parameters())
 
     @property
@@ -70,10 +75,14 @@ class SentenceEncoder:
             progress: called after every batch.
 
         Returns:
-            (n, dimensions) float32: the mean of the last layer over the text's tokens, normalised.
+            (n, dimensions) float32; see `EncoderConfig.pooling`. Each of the parts has the same length.
         """
         output = np.empty((len(texts), self.dimensions), dtype=np.float32)
-        order = np.argsort([-len(text) for text in texts], kind="stable")
+        lengths = [len(text) for text in texts]
+        if pairs is not None:
+            lengths = [length + len(pair) for length, pair in zip(lengths, pairs, strict=True)]
+        # Texts of like length share a batch, so that little is spent on padding.
+        order = np.argsort(np.negative(lengths), kind="stable")
         size = self.config.batch_size
         for start in range(0, len(texts), size):
             rows = order[start : start + size]
@@ -86,7 +95,7 @@ class SentenceEncoder:
         return output
 
     def embed_tokens(self, tokens: Sequence[str]) -> NDArray[np.float32]:
-        """What the encoder gives for single tokens of its vocabulary, (n, dimensions) float32.
+        """What the encoder gives for single tokens of its vocabulary, (n, hidden_size) float32.
 
         Each token stands alone between the special tokens; the row is the last layer's output at its
         place, not normalised. Unknown tokens give the unknown token's row.
@@ -97,12 +106,12 @@ class SentenceEncoder:
         place = special.index(0)
         before, after = frame[:place], frame[place + 1 :]
         framed = [[*before, token, *after] for token in ids]
-        output = np.empty((len(ids), self.dimensions), dtype=np.float32)
+        output = np.empty((len(ids), self.hidden_size), dtype=np.float32)
         size = self.config.batch_size * 8
         for start in range(0, len(ids), size):
             batch = torch.tensor(framed[start : start + size], device=self.config.device)
             hidden = self._hidden(input_ids=batch, attention_mask=torch.ones_like(batch))
-            output[start : start + size] = hidden[:, place].float().cpu().numpy()
+            output[start : start + size] = hidden[-1][:, place].float().cpu().numpy()
         return output
 
     def _embed_batch(self, texts: list[str], pairs: list[str] | None) -> NDArray[np.float32]:
@@ -114,18 +123,38 @@ class SentenceEncoder:
             max_length=self.config.max_tokens,
             return_tensors="pt",
         ).to(self.config.device)
-        hidden = self._hidden(**batch).float()
+        hidden = self._hidden(**batch)
         mask = batch["attention_mask"].unsqueeze(-1)
-        mean = (hidden * mask).sum(1) / mask.sum(1)
-        unit: NDArray[np.float32] = torch.nn.functional.normalize(mean, dim=1).cpu().numpy()
-        return unit
+        parts = [_mean(hidden[-1], mask)]
+        if self.config.pooling == "layers":
+            parts.append(_mean(hidden[round(2 / 3 * (len(hidden) - 1))], mask))
+            parts.append(hidden[-1].float().masked_fill(mask == 0, -torch.inf).amax(1))
+        unit = torch.cat([torch.nn.functional.normalize(part, dim=1) for part in parts], dim=1)
+        embeddings: NDArray[np.float32] = (unit / len(parts) ** 0.5).cpu().numpy()
+        return embeddings
 
     @torch.inference_mode()
-    def _hidden(self, **inputs: torch.Tensor) -> torch.Tensor:
+    def _hidden(self, **inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Outputs of the embedding layer and of every layer, (b, tokens, hidden_size) each."""
         low = self.config.precision == "bfloat16"
         with torch.autocast(self.config.device.split(":")[0], torch.bfloat16, enabled=low):
-            hidden: torch.Tensor = self.model(**inputs).last_hidden_state
+            hidden: tuple[torch.Tensor, ...] = self.model(
+                **inputs, output_hidden_states=True
+            ).hidden_states
         return hidden
+
+
+def _mean(hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Mean over the tokens that are not padding: (b, tokens, d) and (b, tokens, 1) to (b, d)."""
+    return (hidden.float() * mask).sum(1) / mask.sum(1)
+
+
+def rerun(stored: EncoderConfig, wanted: EncoderConfig | None) -> EncoderConfig:
+    """`wanted`'s batch size, device and precision, with all of `stored` that its embeddings hang on."""
+    if wanted is None:
+        return stored
+    kept = {"model": stored.model, "max_tokens": stored.max_tokens, "pooling": stored.pooling}
+    return wanted.model_copy(update=kept)
 
 
 def load_encoder(config: EncoderConfig | None = None) -> SentenceEncoder:

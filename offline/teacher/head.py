@@ -44,8 +44,8 @@ class SoftmaxHead:
     def parameters(self) -> int:
         return int(self.weight.size + self.bias.size)
 
-    def probabilities(self, features: Any) -> NDArray[np.float32]:
-        """(n, labels) for features (n, d), dense or SciPy sparse."""
+    def probabilities(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(n, labels) for features (n, d)."""
         logits = np.asarray(features @ self.weight.T + self.bias, dtype=np.float32)
         return softmax(logits / np.float32(self.temperature))
 
@@ -69,7 +69,7 @@ class FittedHead:
 
 
 def fit_head(
-    features: Any,
+    features: NDArray[np.float32],
     gold: NDArray[np.int64],
     forms: Sequence[str],
     labels: int,
@@ -84,7 +84,7 @@ def fit_head(
     figures of the cross-fitting are then a little kind, by that one choice among a handful.
 
     Args:
-        features: (n, d), dense or SciPy sparse.
+        features: (n, d).
         gold: (n,) positions of the labels.
         forms: n normal forms of the texts; equal ones of a label share a fold.
         labels: how many labels there are.
@@ -95,11 +95,7 @@ def fit_head(
     fold_of = assign_folds(gold, forms, folds, seed)
     best: tuple[float, float, NDArray[np.float64], NDArray[np.float64]] | None = None
     for strength in strengths:
-        logits = np.empty((len(gold), labels))
-        for fold in np.unique(fold_of):
-            inside = fold_of == fold
-            weight, bias = _regression(features[~inside], gold[~inside], labels, strength)
-            logits[inside] = features[inside] @ weight.T + bias
+        logits = cross_fitted_logits(features, gold, fold_of, labels, strength)
         probabilities = cross_fitted_probabilities(logits, gold, fold_of)
         loss = negative_log_likelihood(probabilities, gold)
         if best is None or loss < best[0]:
@@ -107,17 +103,36 @@ def fit_head(
     if best is None:
         raise ValueError("there is no strength to choose from")
     _, strength, logits, probabilities = best
-    weight, bias = _regression(features, gold, labels, strength)
+    weight, bias = regression(features, gold, labels, strength)
     head = SoftmaxHead(
         weight.astype(np.float32), bias.astype(np.float32), fit_temperature(logits, gold)
     )
     return FittedHead(head, strength, probabilities.astype(np.float32), fold_of)
 
 
-def _regression(
-    features: Any, gold: NDArray[np.int64], labels: int, strength: float
+def cross_fitted_logits(
+    features: NDArray[np.float32],
+    gold: NDArray[np.int64],
+    fold_of: NDArray[np.int64],
+    labels: int,
+    strength: float,
+) -> NDArray[np.float64]:
+    """(n, labels), each row by a regression that did not see its fold."""
+    logits = np.empty((len(gold), labels))
+    for fold in np.unique(fold_of):
+        inside = fold_of == fold
+        weight, bias = regression(features[~inside], gold[~inside], labels, strength)
+        logits[inside] = features[inside] @ weight.T + bias
+    return logits
+
+
+def regression(
+    features: NDArray[np.float32], gold: NDArray[np.int64], labels: int, strength: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weight (labels, d) and bias (labels,); a label without rows gets a bias that rules it out."""
+    """Logistic regression: weight (labels, d), bias (labels,).
+
+    A label without rows gets a bias that rules it out.
+    """
     model = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS, tol=1e-4)
     model.fit(features, gold)
     found, offsets = model.coef_, model.intercept_

@@ -1,16 +1,22 @@
 """The judge: a second labeller, for measurement alone, which no reward ever sees.
 
 What generated samples are worth must not be measured with the model that they were optimised against.
-The judge therefore differs from the labeller in its rows, in its features, or in both:
+The judge therefore differs from the labeller in its rows and in what it reads:
 
-- rows: all labelled training rows of the task, where the run itself has a few-shot subset of them, and the
-  validation rows too where the task has a separate test split (where it has none, its validation split
-  *is* the test split and stays closed);
-- features: beside the encoder's embedding, which the labeller reads too, hashed words, pairs of words and
-  character sequences (TF-IDF). A text that pleases the labeller's embedding without the words of its
-  label gains less with the judge. So it is another model even where no rows are left to set aside.
+- rows: all labelled training rows of the task, of which the run itself may have a few-shot subset only, and
+  the validation rows too where the task has a separate test split (where it has none, its validation
+  split *is* the test split and stays closed);
+- features: to a regression on the encoder's embeddings it adds naive Bayes on hashed words and
+  characters, never with a weight of zero. So it is another model even where there are no rows to set
+  aside, and a text that pleases the embedding without the words of its label gains less with it.
 
-Hashing needs no vocabulary, so that the judge is three arrays and nothing is pickled.
+It still shares the encoder with the labeller: what fools the encoder as such may fool both. Read an
+agreement by the judge as such, not as a person's opinion.
+
+Both parts are linear in their features, so that the judge is one head on embeddings and word features side
+by side, and nothing is pickled. On 1,700 to 3,500 training rows of emotion, trec and banking77, with other
+training rows to judge, it had 0.739, 0.867 and 0.913 where one regression on the same features side
+by side had 0.743, 0.881 and 0.909 in ten to twenty times the time.
 """
 
 from collections.abc import Sequence
@@ -21,66 +27,56 @@ from typing import Annotated
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.feature_extraction.text import HashingVectorizer
 
 from offline.configs.section import Section
-from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder
-from offline.teacher.head import SoftmaxHead, load_head, read_description
+from offline.report.metrics import negative_log_likelihood
+from offline.teacher.calibration import (
+    assign_folds,
+    cross_fitted_probabilities,
+    fit_temperature,
+    softmax,
+)
+from offline.teacher.encoder import (
+    EncoderConfig,
+    Progress,
+    SentenceEncoder,
+    load_encoder,
+    rerun,
+)
+from offline.teacher.head import (
+    FittedHead,
+    SoftmaxHead,
+    cross_fitted_logits,
+    load_head,
+    read_description,
+    regression,
+)
+from offline.teacher.word_features import WordFeatures, naive_bayes
 
 DESCRIPTION = "judge.json"
 HEAD = "judge.safetensors"
+
+# Weights of naive Bayes beside the regression, and its smoothings, to choose from by cross-fitting.
+_SHARES = (0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)
+_SMOOTHINGS = (0.01, 0.05, 0.2)
 
 
 class JudgeConfig(Section):
     """How the judge is made.
 
-    On 1,500 to 3,500 training rows of trec and emotion, the word features added 5 points of accuracy to
-    the embeddings on other training rows, and nothing on banking77; `strength` hardly mattered
-    between 1 and 10, so it is not searched for.
-
     Attributes:
         word_features: how many columns words and pairs of words are hashed to.
         character_features: how many columns character sequences of 3 to 5 are hashed to.
-        strength: inverse regularisation of the head (scikit-learn's `C`).
-        folds: of the cross-fitting that its figures come from.
+        strength: inverse regularisation of the regression (scikit-learn's `C`).
+        folds: of the cross-fitting.
         rows: at most that many rows are used, the same number of each label where there are enough.
     """
 
     word_features: Annotated[int, Field(ge=1)] = 2048
     character_features: Annotated[int, Field(ge=1)] = 2048
-    strength: Annotated[float, Field(gt=0)] = 3.0
+    strength: Annotated[float, Field(gt=0)] = 10.0
     folds: Annotated[int, Field(ge=2)] = 3
-    rows: Annotated[int, Field(ge=2)] = 5000
-
-
-@dataclass(frozen=True, slots=True)
-class WordFeatures:
-    """Hashed words and character sequences, weighted by how rare they are.
-
-    Attributes:
-        words: columns of words and pairs of words.
-        characters: columns of character sequences.
-        rarity: (words + characters,) float32, the inverse document frequency in the judge's rows.
-    """
-
-    words: int
-    characters: int
-    rarity: NDArray[np.float32]
-
-    @classmethod
-    def fit(cls, texts: Sequence[str], words: int, characters: int) -> "WordFeatures":
-        """The features with the inverse document frequencies of `texts`."""
-        counts = _hashed(texts, words, characters)
-        frequency = (counts != 0).sum(0)
-        rarity = np.log((1 + len(texts)) / (1 + frequency)) + 1
-        return cls(words, characters, rarity.astype(np.float32))
-
-    def __call__(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """(n, words + characters) float32, rows of unit length (zero where a text has no word)."""
-        weighted = _hashed(texts, self.words, self.characters) * self.rarity
-        lengths = np.linalg.norm(weighted, axis=1, keepdims=True)
-        unit: NDArray[np.float32] = weighted / np.maximum(lengths, np.float32(1e-12))
-        return unit
+    rows: Annotated[int, Field(ge=2)] = 20_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,21 +111,11 @@ class Judge:
     ) -> NDArray[np.float32]:
         """(n, dimensions + words + characters) float32: what `probabilities` takes."""
         embeddings = self.encoder.embed(texts, pairs, progress=progress)
-        return judge_features(embeddings, self.words, texts, pairs)
+        return np.hstack([embeddings, self.words(joined(texts, pairs))])
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities (n, labels) float32 for what `embed` gave."""
         return self.head.probabilities(embeddings)
-
-
-def judge_features(
-    embeddings: NDArray[np.float32],
-    words: WordFeatures,
-    texts: Sequence[str],
-    pairs: Sequence[str] | None,
-) -> NDArray[np.float32]:
-    """Embeddings and word features side by side."""
-    return np.hstack([embeddings, words(joined(texts, pairs))])
 
 
 def joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
@@ -139,13 +125,57 @@ def joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
     return [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
 
 
+def fit_judge(
+    embeddings: NDArray[np.float32],
+    words: NDArray[np.float32],
+    gold: NDArray[np.int64],
+    forms: Sequence[str],
+    labels: int,
+    config: JudgeConfig,
+) -> FittedHead:
+    """The judge's head on embeddings and word features side by side.
+
+    Smoothing and weight of naive Bayes are those whose cross-fitted, calibrated probabilities are most
+    likely; the folds are fixed, since the judge is to be the same in every run of a task.
+
+    Args:
+        embeddings: (n, d).
+        words: (n, w), see `WordFeatures`.
+        gold: (n,) positions of the labels.
+        forms: n normal forms of the texts.
+        labels: how many labels there are.
+        config: strength and folds.
+    """
+    fold_of = assign_folds(gold, forms, config.folds, seed=0)
+    by_embedding = cross_fitted_logits(embeddings, gold, fold_of, labels, config.strength)
+    best: tuple[float, float, float, NDArray[np.float64]] | None = None
+    for smoothing in _SMOOTHINGS:
+        by_words = _cross_fitted_bayes(words, gold, fold_of, labels, smoothing)
+        for share in _SHARES:
+            logits = by_embedding + share * by_words
+            probabilities = softmax(logits / fit_temperature(logits, gold))
+            loss = negative_log_likelihood(probabilities, gold)
+            if best is None or loss < best[0]:
+                best = loss, smoothing, share, logits
+    assert best is not None
+    _, smoothing, share, logits = best
+    probabilities = cross_fitted_probabilities(logits, gold, fold_of)
+    weight, bias = regression(embeddings, gold, labels, config.strength)
+    likelihoods = naive_bayes(words, gold, labels, smoothing)
+    head = SoftmaxHead(
+        np.hstack([weight, share * likelihoods]).astype(np.float32),
+        bias.astype(np.float32),
+        fit_temperature(logits, gold),
+    )
+    return FittedHead(head, config.strength, probabilities.astype(np.float32), fold_of)
+
+
 def load_judge(directory: Path, encoder: EncoderConfig | None = None) -> Judge:
     """The judge of a finished labeller stage.
 
     Args:
         directory: of the stage.
-        encoder: how the encoder is run, where it is not to be as in the stage; its model stays the
-            stage's.
+        encoder: how the encoder is run, where it is not to be as in the stage; see `load_labeller`.
 
     Raises:
         CorruptArtifact: files are missing or damaged.
@@ -153,22 +183,27 @@ def load_judge(directory: Path, encoder: EncoderConfig | None = None) -> Judge:
     """
     found = read_description(directory / DESCRIPTION)
     stored = EncoderConfig.model_validate(found["encoder"])
-    config = stored if encoder is None else encoder.model_copy(update={"model": stored.model})
     head, arrays = load_head(directory / HEAD)
     words = WordFeatures(found["word_features"], found["character_features"], arrays["rarity"])
-    return Judge(tuple(found["labels"]), found["identity"], load_encoder(config), words, head)
+    return Judge(
+        tuple(found["labels"]),
+        found["identity"],
+        load_encoder(rerun(stored, encoder)),
+        words,
+        head,
+    )
 
 
-def _hashed(texts: Sequence[str], words: int, characters: int) -> NDArray[np.float32]:
-    """(n, words + characters) signed counts; the hash is MurmurHash3, the same on every machine."""
-    parts = [
-        HashingVectorizer(n_features=words, ngram_range=(1, 2), norm=None, dtype=np.float32),
-        HashingVectorizer(
-            n_features=characters,
-            analyzer="char_wb",
-            ngram_range=(3, 5),
-            norm=None,
-            dtype=np.float32,
-        ),
-    ]
-    return np.hstack([part.transform(list(texts)).toarray() for part in parts])
+def _cross_fitted_bayes(
+    words: NDArray[np.float32],
+    gold: NDArray[np.int64],
+    fold_of: NDArray[np.int64],
+    labels: int,
+    smoothing: float,
+) -> NDArray[np.float64]:
+    logits = np.empty((len(gold), labels))
+    for fold in np.unique(fold_of):
+        inside = fold_of == fold
+        likelihoods = naive_bayes(words[~inside], gold[~inside], labels, smoothing)
+        logits[inside] = words[inside] @ likelihoods.T
+    return logits

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from offline.configs.section import Section
-from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder
+from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder, rerun
 from offline.teacher.head import SoftmaxHead, load_head, read_description
 from offline.teacher.judge import JudgeConfig, load_judge
 from services.platform.errors import CorruptArtifact
@@ -34,6 +34,10 @@ CROSS_FITTED = "cross_fitted.safetensors"
 class LabellerConfig(Section):
     """How the labeller is made.
 
+    Reading a middle layer too (`pooling: layers`) was worth 2 to 4 points of accuracy on trec, emotion,
+    sst2 and subj (32 examples a class, 3 seeds, judged on other training rows) and cost 0.4 on
+    banking77 (10 a class).
+
     Attributes:
         encoder: the frozen encoder and how it is run.
         strengths: inverse regularisations of the head to choose from (scikit-learn's `C`), by
@@ -42,7 +46,7 @@ class LabellerConfig(Section):
         judge: how the judge is made.
     """
 
-    encoder: EncoderConfig = EncoderConfig()
+    encoder: EncoderConfig = EncoderConfig(pooling="layers")
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0), min_length=1
     )
@@ -115,7 +119,7 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
     Args:
         directory: of the stage.
         encoder: how the encoder is run, where it is not to be as in the stage (a device, a batch
-            size, `bfloat16`); its model stays the stage's.
+            size, `bfloat16`); its model, pooling and text length stay the stage's.
 
     Raises:
         CorruptArtifact: files are missing or damaged.
@@ -123,9 +127,10 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
     """
     found = read_description(directory / DESCRIPTION)
     stored = EncoderConfig.model_validate(found["encoder"])
-    config = stored if encoder is None else encoder.model_copy(update={"model": stored.model})
     head, _ = load_head(directory / HEAD)
-    return Labeller(tuple(found["labels"]), found["identity"], load_encoder(config), head)
+    return Labeller(
+        tuple(found["labels"]), found["identity"], load_encoder(rerun(stored, encoder)), head
+    )
 
 
 def load_cross_fitted(directory: Path) -> NDArray[np.float32]:
