@@ -6,11 +6,13 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from services.platform.application import create_service
 from services.platform.server import serve
 from services.releases.directory import ReleaseDirectory
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
+from services.student.fast_path import FastPathMiddleware
 from services.student.metrics import StudentMetrics
 from services.student.routes import predict_router
 from services.student.service import PredictionService
@@ -47,7 +49,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
     async def info() -> dict[str, Any]:
         return service.info()
 
-    return create_service(
+    app = create_service(
         title=TITLE,
         version=version("retrikt"),
         description=DESCRIPTION,
@@ -58,12 +60,16 @@ def create_app(settings: StudentSettings) -> FastAPI:
         info=info,
         lifespan=lifespan,
     )
+    # The last one of the list is the innermost: inside of ids, metrics and the body's limit.
+    app.user_middleware.append(Middleware(FastPathMiddleware, service=service))
+    return app
 
 
 def open_store(settings: StudentSettings) -> StoreClient:
     """The store service where a URL is set, else the task's store versions in this process."""
     if settings.store_url is not None:
-        return HttpStoreClient(settings.store_url, timeout=settings.store_timeout_seconds)
+        # Searches have a limit of their own; this one is for what no request waits for.
+        return HttpStoreClient(settings.store_url, timeout=max(2.0, settings.store_timeout_seconds))
     releases = ReleaseDirectory(settings.task_dir / "releases")
     return EmbeddedStoreClient.edge(
         settings.task_dir / "store", knowledge=releases.knowledge_of_version

@@ -20,6 +20,10 @@ INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("logits", "query")
 TOKEN_BUDGET = 8192
 
+CHARACTERS_A_TOKEN = 32
+"""A text of more characters than that many a token is cut before it is tokenized, as it is too long
+anyway: English has about five, and megabytes of text would hold up everybody else's requests."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
@@ -77,6 +81,12 @@ class OnnxEncoder:
         self._tokenizers = {
             side: _tokenizer(tokenizer, max_tokens, side) for side in ("right", "left")
         }
+        self._characters = CHARACTERS_A_TOKEN * max_tokens
+        if not self.tokenize([""], [""] if pair else None)[0].ids:
+            raise CorruptArtifact(
+                f"{tokenizer} adds no special tokens: an empty text would have no token at all.",
+                hint="Save the tokenizer with its post-processor.",
+            )
         logits, query = self.encode(["."], ["."] if pair else None)
         self.labels = int(logits.shape[1])
         self.dimensions = int(query.shape[1])
@@ -120,14 +130,22 @@ class OnnxEncoder:
         Raises:
             InvalidInput: pairs are missing, or given where the task has none.
         """
-        inputs: Sequence[Any] = texts
         if self.pair != (pairs is not None):
             expected = "pairs of texts" if self.pair else "single texts"
             raise InvalidInput(f"The student of this task takes {expected}.")
-        if pairs is not None:
-            inputs = list(zip(texts, pairs, strict=True))
+        cut = [max(map(len, both)) > self._characters for both in _beside(texts, pairs)]
+        if any(cut):
+            texts = [self._shorten(text, direction) for text in texts]
+            pairs = None if pairs is None else [self._shorten(text, direction) for text in pairs]
+        inputs: Sequence[Any] = texts if pairs is None else _beside(texts, pairs)
         encodings = self._tokenizers[direction].encode_batch_fast(inputs)
-        return [Tokens(encoding.ids, bool(encoding.overflowing)) for encoding in encodings]
+        return [
+            Tokens(encoding.ids, was_cut or bool(encoding.overflowing))
+            for encoding, was_cut in zip(encodings, cut, strict=True)
+        ]
+
+    def _shorten(self, text: str, direction: Direction) -> str:
+        return text[: self._characters] if direction == "right" else text[-self._characters :]
 
     def encode(
         self, texts: Sequence[str], pairs: Sequence[str] | None = None
@@ -192,6 +210,10 @@ class OnnxEncoder:
             ids[row, : len(sequence)] = sequence
             mask[row, : len(sequence)] = 1
         return {"input_ids": ids, "attention_mask": mask}
+
+
+def _beside(texts: Sequence[str], pairs: Sequence[str] | None) -> list[tuple[str, ...]]:
+    return [(text,) for text in texts] if pairs is None else list(zip(texts, pairs, strict=True))
 
 
 def _session(model: Path, threads: int) -> onnxruntime.InferenceSession:

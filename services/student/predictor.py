@@ -127,7 +127,10 @@ class Predictor:
         )
         store.open(must_hold_version=must_hold_version)
         predictor = cls(manifest, bundle.manifest, encoder, soft_labels, store)
-        predictor.predict([TextInput("warm up", "warm up" if predictor.pair else None)])
+        warm = predictor.predict([TextInput("warm up", "warm up" if predictor.pair else None)])
+        if not np.isfinite(warm.probabilities).all():
+            predictor.close()
+            raise CorruptArtifact(f"The student of release {manifest.release} answers no numbers.")
         return predictor
 
     @property

@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request, Response
 from services.student.schemas import ErrorBody, ExplainedAnswer, PredictBody, Score
 from services.student.service import Answer, PredictionService
 
+PATH = "/predict"
 RELEASE_HEADER = "x-retrikt-release"
 DEGRADED_HEADER = "x-retrikt-degraded"
 
@@ -26,7 +27,7 @@ def predict_router(service: PredictionService) -> APIRouter:
     router = APIRouter(tags=["predict"])
 
     @router.post(
-        "/predict",
+        PATH,
         summary="Classify texts",
         description=DESCRIPTION,
         response_model=list[Score] | list[list[Score]] | ExplainedAnswer,

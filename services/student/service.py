@@ -131,7 +131,7 @@ class PredictionService:
             "max_concurrent_requests": settings.max_waiting_texts,
             "max_body_bytes": settings.max_body_bytes,
             "auto_truncate": settings.auto_truncate,
-            "store": settings.store_url or "embedded",
+            "store": "embedded" if settings.store_url is None else "service",
             "version": version("retrikt"),
         }
         if predictor is None:

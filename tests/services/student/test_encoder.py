@@ -1,5 +1,7 @@
 """The encoder answers the same whatever is encoded beside a text, however much there is of it."""
 
+import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +58,28 @@ def test_long_texts_are_cut_on_the_side_asked_for_and_say_so(bundle: Path) -> No
     assert printer not in left.ids
     assert right.ids[0] == left.ids[0] == 2
     assert right.ids[-1] == left.ids[-1] == 3
+
+
+def test_a_text_of_megabytes_is_cut_before_it_costs_anything(bundle: Path) -> None:
+    encoder = OnnxEncoder.of_bundle(load_bundle(bundle))
+    text = "printer " * 250_000 + "vpn " * 250_000
+    started = time.perf_counter()
+    (right,) = encoder.tokenize([text], direction="right")
+    (left,) = encoder.tokenize([text], direction="left")
+    (word,) = encoder.tokenize(["x" * 1_000_000])
+    assert time.perf_counter() - started < 0.5
+    assert (right, left) == tuple(
+        encoder.tokenize([part])[0] for part in ("printer " * 30, "vpn " * 30)
+    )
+    assert word.truncated
+
+
+def test_a_tokenizer_without_special_tokens_is_refused(bundle: Path, tmp_path: Path) -> None:
+    content = json.loads((bundle / "tokenizer.json").read_text())
+    content["post_processor"] = None
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CorruptArtifact, match="no special tokens"):
+        OnnxEncoder(bundle / "model.onnx", tmp_path / "tokenizer.json", max_tokens=8)
 
 
 def test_pairs_are_one_sequence_and_must_be_given_exactly_where_the_task_has_them(

@@ -37,7 +37,7 @@ def client(built_task: TinyTask) -> Iterator[EmbeddedStoreClient]:
 @contextmanager
 def http_predictor(task: TinyTask, port: int, **options: Any) -> Iterator[Predictor]:
     """The first release, its store on a port of this machine."""
-    client = HttpStoreClient(f"http://127.0.0.1:{port}", timeout=0.3)
+    client = HttpStoreClient(f"http://127.0.0.1:{port}", timeout=2.0)
     try:
         predictor = Predictor.load(
             task.releases.path(task.one), client, **{"store_timeout": 0.3} | options

@@ -1,0 +1,68 @@
+"""`POST /predict` straight from ASGI.
+
+FastAPI's routing and request objects take about 70 µs a request, a tenth of all that a request costs;
+here is what is left of them for the one path that matters. It sits inside of the middleware that all
+services share, answers as the documented route of `services.student.routes` does, and leaves every
+other request to it.
+"""
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from services.platform.errors import RetriktError
+from services.platform.http import error_response
+from services.platform.metrics import OUTCOME
+from services.student.routes import PATH, answer_headers
+from services.student.service import PredictionService
+
+
+class _Route:
+    """What the shared middleware reads the path from."""
+
+    path = PATH
+
+
+class FastPathMiddleware:
+    """Answers `POST /predict`; the innermost of an application's middleware."""
+
+    def __init__(self, app: ASGIApp, service: PredictionService) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] != PATH or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        scope["route"] = _Route
+        body = await _body(receive)
+        if body is None:
+            return
+        try:
+            answer = await self._service.predict(body)
+        except RetriktError as error:
+            scope[OUTCOME] = error.code
+            await error_response(error)(scope, receive, send)
+            return
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(answer.body)),
+            *answer_headers(answer),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body; None when the client has gone."""
+    message = await receive()
+    if message["type"] != "http.request":
+        return None
+    body: bytes = message.get("body", b"")
+    if not message.get("more_body", False):
+        return body
+    chunks = [body]
+    while message.get("more_body", False):
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        chunks.append(message.get("body", b""))
+    return b"".join(chunks)
