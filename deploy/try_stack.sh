@@ -122,13 +122,20 @@ predict() { # the answer's body and headers go to $answer
 import json, sys
 print(json.dumps({"inputs": sys.argv[1]}))
 PYTHON
-    curl --silent --show-error --fail --max-time 10 --dump-header "$answer/headers" \
+    # Whatever the store does, an answer takes no longer than this.
+    curl --silent --show-error --fail --max-time 3 --dump-header "$answer/headers" \
         --output "$answer/body" --header 'content-type: application/json' \
-        --data "@$answer/request" "$url/predict"
+        --write-out 'answered in %{time_total} s\n' --data "@$answer/request" \
+        "$url/predict" >"$answer/seconds"
 }
 degraded() { predict && grep -qi '^x-retrikt-degraded:' "$answer/headers"; }
 whole() { predict && ! grep -qi '^x-retrikt-degraded:' "$answer/headers"; }
-show() { grep -i '^x-retrikt' "$answer/headers"; head -c 300 "$answer/body"; echo; }
+show() {
+    grep -i '^x-retrikt' "$answer/headers"
+    head -c 300 "$answer/body"
+    echo
+    cat "$answer/seconds"
+}
 
 build_image() {
     # shellcheck disable=SC2086

@@ -100,6 +100,15 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(
     assert grace > settings.drain_seconds
 
 
+@STACKS
+def test_no_service_waits_long_for_the_name_of_a_container_that_is_gone(
+    overrides: tuple[Path, ...],
+) -> None:
+    for name, service in services(*overrides).items():
+        if "profiles" not in service:
+            assert set(service["dns_opt"]) == {"timeout:1", "attempts:1"}, name
+
+
 def test_the_student_asks_the_store_of_the_same_stack() -> None:
     for overrides in ((), (EMBEDDED,)):
         found = services(*overrides)
