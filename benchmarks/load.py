@@ -12,6 +12,7 @@ import itertools
 import json
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
@@ -84,7 +85,7 @@ async def load(url: str, bodies: list[bytes], connections: int, seconds: float) 
     for _ in range(connections):
         done: asyncio.Future[None] = loop.create_future()
         _, protocol = await loop.create_connection(
-            lambda done=done: Connection(requests, started + seconds, done), host, port
+            partial(Connection, requests, started + seconds, done), host, port
         )
         protocols.append(protocol)
         ends.append(done)

@@ -9,6 +9,7 @@ Everything runs interleaved, round after round on the same cores, and the median
 - *batched*: the same with 32 texts a call;
 - *server*: `python -m services.student` as shipped (metrics, request ids, access log), loaded by a
   client in a process of its own, over 1 and 16 connections;
+- *two processes*, with `--store-service`: the same, its store in `python -m services.store`;
 - *echo*: the least that FastAPI and uvicorn cost for the same bodies: a route that sends them back.
 """
 
@@ -26,6 +27,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 from services.releases.directory import ReleaseDirectory
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--connections", type=int, nargs="+", default=[1, 16])
+    parser.add_argument("--store-service", action="store_true", help="measure two processes too")
     parser.add_argument("--json", type=Path, help="write all figures there")
     given = parser.parse_args()
     with ExitStack() as stack:
@@ -65,15 +68,17 @@ def main() -> None:
         predictor = stack.enter_context(in_process(given.task_dir))
         server = stack.enter_context(student(given.task_dir))
         echo = stack.enter_context(echo_server(folder))
+        urls = {"server": server, "echo": echo}
+        if given.store_service:
+            store = stack.enter_context(store_service(given.task_dir))
+            urls["two processes"] = stack.enter_context(student(given.task_dir, store))
         measures: dict[str, Callable[[], Figures]] = {
-            "loop": lambda: loop(predictor, texts, 1, given.seconds),
-            "batched": lambda: loop(predictor, texts, 32, given.seconds),
+            "loop": partial(loop, predictor, texts, 1, given.seconds),
+            "batched": partial(loop, predictor, texts, 32, given.seconds),
         }
         for count in given.connections:
-            measures[f"server {count}"] = lambda count=count: load(
-                server, bodies, count, given.seconds
-            )
-            measures[f"echo {count}"] = lambda count=count: load(echo, bodies, count, given.seconds)
+            for name, url in urls.items():
+                measures[f"{name} {count}"] = partial(load, url, bodies, count, given.seconds)
         rounds: dict[str, list[Figures]] = {name: [] for name in measures}
         for _ in range(given.rounds):
             for name, measure in measures.items():
@@ -118,13 +123,27 @@ def in_process(task_dir: Path) -> Iterator[Predictor]:
 
 
 @contextmanager
-def student(task_dir: Path) -> Iterator[str]:
+def student(task_dir: Path, store_url: str | None = None) -> Iterator[str]:
     port = free_port()
     environment = {
         "RETRIKT_STUDENT_TASK_DIR": str(task_dir),
         "RETRIKT_STUDENT_PORT": str(port),
     }
+    if store_url is not None:
+        environment["RETRIKT_STUDENT_STORE_URL"] = store_url
     with process([sys.executable, "-m", "services.student"], environment):
+        yield ready(port) + "/predict"
+
+
+@contextmanager
+def store_service(task_dir: Path) -> Iterator[str]:
+    port = free_port()
+    environment = {
+        "RETRIKT_STORE_DIRECTORY": str(task_dir / "store"),
+        "RETRIKT_STORE_RELEASES": str(task_dir / "releases"),
+        "RETRIKT_STORE_PORT": str(port),
+    }
+    with process([sys.executable, "-m", "services.store"], environment):
         yield ready(port)
 
 
@@ -133,7 +152,7 @@ def echo_server(folder: Path) -> Iterator[str]:
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "echo:app", "--port", str(port)]
     with process([*command, "--app-dir", str(folder), "--no-access-log"], {}):
-        yield ready(port)
+        yield ready(port) + "/predict"
 
 
 @contextmanager
@@ -160,7 +179,7 @@ def ready(port: int) -> str:
     while True:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
-                return f"http://127.0.0.1:{port}/predict"
+                return f"http://127.0.0.1:{port}"
         except OSError:
             if time.monotonic() > deadline:
                 sys.exit(f"The server on port {port} did not become ready.")
@@ -198,15 +217,21 @@ def report(rounds: dict[str, list[Figures]], connections: list[int]) -> None:
         name: {key: statistics.median(each[key] for each in figures) for key in figures[0]}
         for name, figures in rounds.items()
     }
-    print(f"{'':12} {'texts/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'failed':>7}")
+    print(f"{'':16} {'texts/s':>9} {'p50 ms':>8} {'p99 ms':>8} {'failed':>7}")
     for name, figures in middle.items():
         print(
-            f"{name:12} {figures['rate']:9.0f} {figures['p50_ms']:8.2f} "
+            f"{name:16} {figures['rate']:9.0f} {figures['p50_ms']:8.2f} "
             f"{figures['p99_ms']:8.2f} {figures['failed']:7.0f}"
         )
     for count in connections:
-        share = middle[f"server {count}"]["rate"] / middle["loop"]["rate"]
-        print(f"server at {count} connections: {share:.2f} of the predictor's loop")
+        rate = middle[f"server {count}"]["rate"]
+        print(
+            f"server at {count} connections: {rate / middle['loop']['rate']:.2f} of the loop, "
+            f"{rate / middle['batched']['rate']:.2f} of the batched loop"
+        )
+        if f"two processes {count}" in middle:
+            share = middle[f"two processes {count}"]["rate"] / rate
+            print(f"two processes at {count} connections: {share:.2f} of one")
     if 1 in connections:
         floor = middle["loop"]["p50_ms"] + middle["echo 1"]["p50_ms"]
         print(f"one connection: p50 {middle['server 1']['p50_ms'] / floor:.2f} x (loop + echo)")
