@@ -1,155 +1,205 @@
-"""The miniature generator: the packaged encoder's weights as a small causal language model of a task."""
+"""The generator: a frozen causal language model, made on the spot or any of Hugging Face's."""
 
+import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 
 import torch
-from tokenizers import Tokenizer
+from pydantic import Field
 from transformers import (
-    AutoModel,
+    AutoConfig,
+    AutoModelForCausalLM,
     AutoTokenizer,
-    BertConfig,
-    BertLMHeadModel,
     PreTrainedModel,
     PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
 )
+from transformers.utils.logging import disable_progress_bar
 
+from offline.configs.section import Section
+from offline.teacher.framing import Framing
 from offline.teacher.pretrained import PACKAGED, model_directory
+from offline.teacher.prompted import PromptedModel
+from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
 
-StepLog = Callable[[int, int, Mapping[str, float]], None]
-"""Called with (done, total, figures)."""
+Precision = Literal["auto", "bfloat16", "float16", "float32"]
+
+DESCRIPTION = "generator.json"
+MODEL = "model"
+SHARED_TOKENS = 4
+"""Virtual tokens that all labels share, and as many fillers before a label's words."""
+
+
+class GeneratorConfig(Section):
+    """Which language model writes.
+
+    Attributes:
+        model: a causal language model as a directory or hub name; none for the miniature, which is
+            made from the task's texts.
+        precision: of the frozen weights; `auto` for bfloat16 where the device computes in it, which is
+            twice as fast, and float32 elsewhere.
+        device: a torch device.
+        max_tokens: longest sample in tokens, its end included; longer training texts are cut.
+        encoder: (miniature) the BERT encoder whose weights it starts from.
+        layers: (miniature) how many of the encoder's lower layers are kept; 0 for all.
+        vocabulary: (miniature) tokens kept of the encoder's vocabulary: all of the task's texts, filled
+            up with their nearest neighbours.
+        epochs: (miniature) passes over the labelled texts: fewer babble, more copy.
+        unlabelled_texts: (miniature) at most that many readings of unlabelled texts, over all epochs.
+        batch_size, learning_rate, weight_decay, dropout: (miniature) of its training.
+    """
+
+    model: str | None = None
+    precision: Precision = "auto"
+    device: str = "cpu"
+    max_tokens: Annotated[int, Field(ge=4)] = 72
+    encoder: str = PACKAGED
+    layers: Annotated[int, Field(ge=0)] = 0
+    vocabulary: Annotated[int, Field(ge=100)] = 3000
+    epochs: Annotated[int, Field(ge=1)] = 10
+    unlabelled_texts: Annotated[int, Field(ge=0)] = 6000
+    batch_size: Annotated[int, Field(ge=1)] = 32
+    learning_rate: Annotated[float, Field(gt=0)] = 4e-4
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class VocabularyConfig:
-    """Which part of the encoder's vocabulary and layers the generator keeps.
+class Generator:
+    """A frozen language model and how texts become its tokens.
 
     Attributes:
-        encoder: a BERT encoder: the packaged one, a hub name, or a directory.
-        tokens: size of the vocabulary: every token of the task's texts, filled up with their nearest
-            neighbours in the embedding table.
-        layers: how many of the lower layers are kept; 0 for all.
-        positions: longest sequence, prefix or soft prompt included.
+        model: the model behind prompts.
+        framing: between texts and token ids.
+        identity: the model, as knowledge items name it.
+        parameters: their number.
+        max_tokens: longest sample in tokens, its end included.
+        name_width: tokens of a label's words as a prompt, fillers included.
     """
 
-    encoder: str = PACKAGED
-    tokens: int = 3000
-    layers: int = 0
-    positions: int = 192
+    model: PromptedModel
+    framing: Framing
+    identity: str
+    parameters: int
+    max_tokens: int
+    name_width: int
 
 
-def warm_start(
-    texts: Sequence[str], config: VocabularyConfig
-) -> tuple[BertLMHeadModel, PreTrainedTokenizerBase]:
-    """A causal language model for `texts` that starts from an encoder's weights.
+def describe_generator(
+    config: GeneratorConfig, *, pair: bool, names: list[str], directory: Path
+) -> dict[str, Any]:
+    """What `generator.json` says of the model in `directory / "model"`, or of the one that is named.
 
-    The layers get a causal mask; the head is tied to the embedding table. The head's transform, which
-    the encoder lacks, starts as the identity: its activation is GELU, which is linear far right of
-    zero, so a bias of 4 goes in and the layer norm behind it takes it out again.
+    Raises:
+        InvalidConfig: the model is not a causal language model, or too short for prompt and sample.
+        ModelNotFound: see `model_directory`.
     """
-    directory = model_directory(config.encoder)
-    encoder = AutoModel.from_pretrained(
-        directory, use_safetensors=True, trust_remote_code=False, local_files_only=True
-    )
-    tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    kept = _kept_tokens(texts, tokenizer, encoder, config.tokens)
-    model = _decoder(encoder, kept, config)
-    return model, _pruned_tokenizer(tokenizer, kept, config.positions)
-
-
-def _kept_tokens(
-    texts: Sequence[str], tokenizer: PreTrainedTokenizerBase, encoder: PreTrainedModel, size: int
-) -> list[int]:
-    used: set[int] = set(tokenizer.all_special_ids)
-    for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]:
-        used.update(ids)
-    # Single characters, so that any word can still be spelt.
-    used.update(
-        index
-        for token, index in tokenizer.get_vocab().items()
-        if len(token.removeprefix("##")) == 1 and token.isascii()
-    )
-    table = torch.nn.functional.normalize(
-        encoder.get_input_embeddings().weight.detach().float(), dim=1
-    )
-    nearest = torch.zeros(len(table))
-    rows = torch.tensor(sorted(used))
-    for chunk in table[rows].split(256):
-        nearest = torch.maximum(nearest, (table @ chunk.T).max(1).values)
-    nearest[rows] = 2.0
-    words = {index for token, index in tokenizer.get_vocab().items() if token.isascii()}
-    for index in range(len(table)):
-        if index not in words or (index not in used and _is_unused(tokenizer, index)):
-            nearest[index] = -1.0
-    order = torch.argsort(nearest, descending=True, stable=True)
-    return sorted(order[: max(size, len(used))].tolist())
-
-
-def _is_unused(tokenizer: PreTrainedTokenizerBase, index: int) -> bool:
-    return str(tokenizer.convert_ids_to_tokens(index)).startswith("[")
-
-
-def _decoder(
-    encoder: PreTrainedModel, kept: list[int], config: VocabularyConfig
-) -> BertLMHeadModel:
-    source = encoder.config
-    settings = BertConfig(
-        vocab_size=len(kept),
-        hidden_size=source.hidden_size,
-        num_hidden_layers=config.layers or source.num_hidden_layers,
-        num_attention_heads=source.num_attention_heads,
-        intermediate_size=source.intermediate_size,
-        hidden_act=source.hidden_act,
-        max_position_embeddings=min(config.positions, source.max_position_embeddings),
-        type_vocab_size=source.type_vocab_size,
-        layer_norm_eps=source.layer_norm_eps,
-        is_decoder=True,
-        tie_word_embeddings=True,
-    )
-    model = BertLMHeadModel(settings)
-    state = {
-        f"bert.{name}": tensor
-        for name, tensor in encoder.state_dict().items()
-        if not name.startswith("pooler.")
+    precision = precision_of(config)
+    model, tokenizer = _load(config.model, directory, precision, config.device)
+    framing = Framing(tokenizer, pair)
+    width = SHARED_TOKENS + framing.name_width(names)
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if positions is not None and width + config.max_tokens > positions:
+        raise InvalidConfig(
+            f"A prompt of {width} tokens and a sample of {config.max_tokens} need more than the"
+            f" {positions} positions of the generator.",
+            hint="Lower generator.max_tokens.",
+        )
+    return {
+        "model": config.model,
+        "identity": config.model or f"miniature-{_weights_hash(directory / MODEL)}",
+        "parameters": sum(tensor.numel() for tensor in model.parameters()),
+        "pair": pair,
+        "precision": precision,
+        "device": config.device,
+        "max_tokens": config.max_tokens,
+        "name_width": width,
     }
-    state["bert.embeddings.word_embeddings.weight"] = encoder.get_input_embeddings().weight[kept]
-    positions = state["bert.embeddings.position_embeddings.weight"]
-    state["bert.embeddings.position_embeddings.weight"] = positions[
-        : settings.max_position_embeddings
-    ]
-    transform = "cls.predictions.transform"
-    state[f"{transform}.dense.weight"] = torch.eye(settings.hidden_size)
-    state[f"{transform}.dense.bias"] = torch.full((settings.hidden_size,), 4.0)
-    own = model.state_dict()
-    model.load_state_dict({**own, **{name: state[name] for name in state if name in own}})
-    model.tie_weights()
-    return model
 
 
-def _pruned_tokenizer(
-    tokenizer: PreTrainedTokenizerBase, kept: list[int], positions: int
-) -> PreTrainedTokenizerBase:
-    spec: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
-    names = tokenizer.convert_ids_to_tokens(kept)
-    new = {name: index for index, name in enumerate(names)}
-    spec["model"]["vocab"] = new
-    spec["added_tokens"] = [
-        {**token, "id": new[token["content"]]}
-        for token in spec["added_tokens"]
-        if token["content"] in new
-    ]
-    # A causal model's text stands bare: its caller frames it.
-    spec["post_processor"] = None
-    spec["truncation"] = spec["padding"] = None
-    return PreTrainedTokenizerFast(
-        tokenizer_object=Tokenizer.from_str(json.dumps(spec)),
-        bos_token="[CLS]",
-        eos_token="[SEP]",
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        model_max_length=positions,
-        clean_up_tokenization_spaces=False,
-    )
+def load_generator(directory: Path) -> Generator:
+    """The generator of a finished generator stage.
+
+    Raises:
+        CorruptArtifact: the stage's files are missing or damaged.
+        ModelNotFound: the model that the stage names is not here any more.
+    """
+    path = directory / DESCRIPTION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        model, tokenizer = _load(found["model"], directory, found["precision"], found["device"])
+        return Generator(
+            model=PromptedModel(model),
+            framing=Framing(tokenizer, found["pair"]),
+            identity=found["identity"],
+            parameters=found["parameters"],
+            max_tokens=found["max_tokens"],
+            name_width=found["name_width"],
+        )
+    except (OSError, ValueError, KeyError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error!r}.") from error
+
+
+def _load(
+    name: str | None, directory: Path, precision: str, device: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    where = directory / MODEL if name is None else model_directory(name)
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    settings = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=True)
+    if settings.is_encoder_decoder or type(settings) not in AutoModelForCausalLM._model_mapping:
+        raise InvalidConfig(
+            f"{name or where} is of the type {settings.model_type!r}, which is no causal language model.",
+            hint="Name a model that AutoModelForCausalLM loads.",
+        )
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            where,
+            dtype=getattr(torch, precision),
+            attn_implementation=attention(device),
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(
+            where, trust_remote_code=False, local_files_only=True
+        )
+    except OSError as error:
+        raise ModelNotFound(
+            f"The model in {where} cannot be loaded: {error}",
+            hint="Expected a directory that `save_pretrained` of model and tokenizer wrote.",
+        ) from error
+    if tokenizer.eos_token_id is None:
+        raise InvalidConfig(
+            f"The tokenizer in {where} names no end token.",
+            hint="Set eos_token in its tokenizer_config.json.",
+        )
+    cast(torch.nn.Module, model).to(device)
+    return model, tokenizer
+
+
+def precision_of(config: GeneratorConfig) -> str:
+    """The precision that `auto` stands for on this device, or the one that is named."""
+    if config.precision != "auto":
+        return config.precision
+    if torch.device(config.device).type == "cpu":
+        low = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        low = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bfloat16" if low else "float32"
+
+
+def attention(device: str) -> str | None:
+    """The implementation of attention for a device; None for the model's own choice.
+
+    On processors, the gradient of torch's fused attention in bfloat16 takes eight times as long as
+    that of plain matrix products.
+    """
+    return "eager" if torch.device(device).type == "cpu" else None
+
+
+def _weights_hash(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(directory.glob("*.safetensors")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]

@@ -1,0 +1,66 @@
+"""What PPO brought: name prefix, tuned prompt and PPO's prompt, each measured on fresh samples."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offline.teacher.diversity import copy_share, distinct_share, self_bleu
+from offline.teacher.generator import Generator
+from offline.teacher.judge import joined
+from offline.teacher.labeller import SoftLabeller
+from offline.teacher.rewards import Reward
+from offline.teacher.sampling import SamplingConfig
+from offline.teacher.text_memory import LabelledTexts
+from offline.teacher.writing import balanced_labels, write
+
+
+def compare(
+    prompts: Mapping[str, Tensor],
+    generator: Generator,
+    reward: Reward,
+    judge: SoftLabeller,
+    labels: Sequence[str],
+    training_texts: Sequence[str],
+    *,
+    samples: int,
+    sampling: SamplingConfig,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Figures of every prompt, by its name.
+
+    Args:
+        prompts: (labels, t, d) each.
+        generator: the frozen model behind all of them.
+        reward: what PPO was rewarded by; its batch is the fresh samples alone.
+        judge: a labeller that the reward never saw.
+        labels: label names.
+        training_texts: what a copy is a copy of; pairs joined.
+        samples: of each prompt, the same number of each label.
+        sampling: temperature and top-p.
+        seed: of the draws, the same for each prompt.
+    """
+    figures = {}
+    for name, prompt in prompts.items():
+        asked = balanced_labels(samples, len(labels))
+        source = torch.Generator().manual_seed(seed)
+        written = write(generator, prompt, asked, sampling, source)
+        rewarded, _ = reward(
+            written.texts, written.pairs, asked, written.complete, LabelledTexts.none()
+        )
+        judged = judge.probabilities(judge.embed(written.texts, written.pairs))
+        texts = joined(written.texts, written.pairs)
+        figures[name] = {
+            "samples": samples,
+            "reward": float(rewarded.total.mean()),
+            "reward_parts": {part: float(values.mean()) for part, values in rewarded.parts.items()},
+            "label_agreement": float(rewarded.agreement.mean()),
+            "label_agreement_judge": float((judged.argmax(1) == asked).mean()),
+            "self_bleu": self_bleu(texts, [labels[label] for label in asked], seed=seed),
+            "distinct": distinct_share(texts),
+            "copies": copy_share(texts, training_texts),
+            "length": float(written.sampled.lengths.float().mean()),
+            "complete": float(written.complete.mean()),
+        }
+    return figures

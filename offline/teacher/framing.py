@@ -1,0 +1,118 @@
+"""How examples become token sequences of a generator, and samples become texts again."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from transformers import PreTrainedTokenizerBase
+
+PAIR_TOKEN = "[PAIR]"
+"""Stands between the two texts of a pair in vocabularies that we make; elsewhere a line break does."""
+AFTER_NAME = ":"
+
+# What a word-piece tokenizer took apart: punctuation that clings to the word before or on both sides.
+_BEFORE = re.compile(r" ([.,!?;:%)\]}…])")
+_AFTER = re.compile(r"([(\[{$£€#]) (?=\w)")
+_JOINED = re.compile(r"(?<=\w) ?(['’@/_\-]) ?(?=\w)")
+_SPACED_NUMBER = re.compile(r"(?<=\d)([.,:]) (?=\d)")
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a token sequence says.
+
+    Attributes:
+        text, pair: the texts; `pair` is None where the sequence holds no separator.
+        complete: whether the sequence came to its end token.
+    """
+
+    text: str
+    pair: str | None
+    complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """Token sequences of one tokenizer: `text end`, or `first separator second end` for a pair.
+
+    Nothing stands before the text: what comes before it is the prompt.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    pair: bool
+    end: int = field(init=False)
+    filler: int = field(init=False)
+    separator: tuple[int, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        tokenizer = self.tokenizer
+        special = tokenizer.convert_tokens_to_ids(PAIR_TOKEN)
+        known = special is not None and special != tokenizer.unk_token_id
+        separator = (special,) if known else tuple(self._ids("\n"))
+        object.__setattr__(self, "separator", separator)
+        object.__setattr__(self, "end", tokenizer.eos_token_id)
+        filler = tokenizer.bos_token_id
+        object.__setattr__(self, "filler", tokenizer.eos_token_id if filler is None else filler)
+
+    def encode(self, text: str, pair: str | None = None) -> list[int]:
+        """Token ids of an example, its end token included."""
+        ids = self._ids(_one_line(text))
+        if self.pair:
+            ids += [*self.separator, *self._ids(_one_line(pair or ""))]
+        return [*ids, self.end]
+
+    def decode(self, ids: Sequence[int]) -> Sample:
+        """The texts of a sequence; what follows the end token is left aside."""
+        ids = list(ids)
+        complete = self.end in ids
+        if complete:
+            ids = ids[: ids.index(self.end)]
+        if not self.pair:
+            return Sample(self._text(ids), None, complete)
+        at = _find(ids, self.separator)
+        if at is None:
+            return Sample(self._text(ids), None, False)
+        second = self._text(ids[at + len(self.separator) :])
+        return Sample(self._text(ids[:at]), second, complete)
+
+    def name(self, words: str, width: int) -> list[int]:
+        """`width` token ids that announce a label: fillers, the label's words, a colon.
+
+        Names that are too long lose their last tokens. Without words it announces any text.
+        """
+        ids = [*self._ids(words)[: width - 1], *self._ids(AFTER_NAME)[:1]]
+        return [self.filler] * (width - len(ids)) + ids
+
+    def name_width(self, names: Sequence[str]) -> int:
+        """Tokens that the longest of the names needs, its colon and one filler included."""
+        return max(len(self._ids(name)) for name in names) + 2
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+    def _text(self, ids: list[int]) -> str:
+        text = str(self.tokenizer.decode(ids, skip_special_tokens=True))
+        if self.tokenizer.convert_tokens_to_ids("##s") != self.tokenizer.unk_token_id:
+            text = _put_together(text)
+        return _one_line(text)
+
+
+def _put_together(text: str) -> str:
+    """Undo a word-piece tokenizer's spaces round punctuation: `i ' m late , sorry` as `i'm late, sorry`."""
+    text = _JOINED.sub(r"\1", text)
+    text = _BEFORE.sub(r"\1", text)
+    text = _AFTER.sub(r"\1", text)
+    return _SPACED_NUMBER.sub(r"\1", text)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _find(ids: list[int], part: tuple[int, ...]) -> int | None:
+    size = len(part)
+    for start in range(len(ids) - size + 1):
+        if tuple(ids[start : start + size]) == part:
+            return start
+    return None

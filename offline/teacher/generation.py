@@ -1,0 +1,104 @@
+"""Writing the samples of a release: the same number a label, in shards that stand alone."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from offline.configs.section import Section
+from offline.teacher.generator import Generator
+from offline.teacher.sampling import SamplingConfig
+from offline.teacher.writing import balanced_labels, write
+
+SCHEMA = pa.schema(
+    [
+        ("text", pa.string()),
+        ("text_pair", pa.string()),
+        ("label", pa.string()),
+        ("logprob", pa.float32()),
+    ]
+)
+
+
+class GenerateConfig(Section):
+    """How much is written, and how.
+
+    Attributes:
+        samples: in all, spread evenly over the labels.
+        shard_size: samples of one shard, which are written as one batch.
+        sampling: temperature and top-p.
+    """
+
+    samples: Annotated[int, Field(ge=1)] = 4096
+    shard_size: Annotated[int, Field(ge=1)] = 512
+    sampling: SamplingConfig = SamplingConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A part of the work whose result depends on nothing but itself.
+
+    Attributes:
+        number: its place.
+        seed: of its draws.
+        labels: (n,) what is to be written, in this order, as one batch.
+    """
+
+    number: int
+    seed: int
+    labels: NDArray[np.int64]
+
+
+def shards(config: GenerateConfig, labels: int, seed: int) -> list[Shard]:
+    """The work cut into shards: always the same, wherever and in whichever order they are run."""
+    found = []
+    for number, start in enumerate(range(0, config.samples, config.shard_size)):
+        size = min(config.shard_size, config.samples - start)
+        asked = balanced_labels(size, labels, first=start)
+        found.append(Shard(number, shard_seed(seed, number), asked))
+    return found
+
+
+def shard_seed(seed: int, number: int) -> int:
+    """The seed of a shard: 63 bits of a hash, so that no two runs share draws."""
+    digest = hashlib.sha256(f"{seed}/{number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def write_shard(
+    shard: Shard,
+    generator: Generator,
+    prompts: Tensor,
+    labels: Sequence[str],
+    sampling: SamplingConfig,
+) -> pa.Table:
+    """The complete samples of a shard: `text`, `text_pair`, `label`, `logprob`.
+
+    Samples that did not come to their end in time, or without a text, are left out. `logprob` is the log-probability of
+    the whole sample under the distribution that it was drawn from.
+    """
+    source = torch.Generator().manual_seed(shard.seed)
+    written = write(generator, prompts, shard.labels, sampling, source)
+    logprobs = written.sampled.logprobs.sum(1).cpu().tolist()
+    pairs = written.pairs
+    kept = [
+        row
+        for row, text in enumerate(written.texts)
+        if written.complete[row] and text and (pairs is None or pairs[row])
+    ]
+    return pa.table(
+        {
+            "text": [written.texts[row] for row in kept],
+            "text_pair": [None if pairs is None else pairs[row] for row in kept],
+            "label": [labels[shard.labels[row]] for row in kept],
+            "logprob": [logprobs[row] for row in kept],
+        },
+        SCHEMA,
+    )

@@ -1,0 +1,179 @@
+"""Making the miniature generator: a warm-started language model, trained briefly on the task's texts."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from offline.tasks.prepared import Examples
+from offline.teacher.framing import AFTER_NAME, Framing
+from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig, attention, precision_of
+from offline.teacher.warm_start import warm_start
+
+Report = Callable[[int, int, Mapping[str, float]], None]
+
+IGNORED = -100
+# The learning rate rises over this share of the steps and falls to this share of its height.
+_WARM_UP, _LAST = 0.1, 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Miniature:
+    """A trained miniature, not saved yet.
+
+    Attributes:
+        loss: mean negative log-likelihood a token of the labelled texts over the last epoch.
+        steps: optimizer steps.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    loss: float
+    steps: int
+
+
+def make_miniature(
+    labelled: Examples,
+    unlabelled: Examples,
+    label_texts: Mapping[str, str],
+    config: GeneratorConfig,
+    *,
+    pair: bool,
+    seed: int,
+    report: Report,
+) -> Miniature:
+    """A causal language model of the task's texts.
+
+    Every labelled text is read `config.epochs` times behind its label's words, which are laid out as
+    the soft prompt later is (fillers, words, colon); unlabelled ones stand behind a colon alone. Only
+    the text counts in the loss, not the words before it.
+    """
+    names = list(label_texts.values())
+    texts = [*labelled.texts, *(labelled.pairs or []), *unlabelled.texts, *(unlabelled.pairs or [])]
+    # `Framing` measures names in the tokens of the new tokenizer, which are those of the encoder's.
+    model, tokenizer = warm_start(
+        [*texts, *names, AFTER_NAME],
+        encoder=config.encoder,
+        tokens=config.vocabulary,
+        layers=config.layers,
+        positions=config.max_tokens + _longest(names) + SHARED_TOKENS,
+        dropout=config.dropout,
+        seed=seed,
+    )
+    framing = Framing(tokenizer, pair)
+    width = SHARED_TOKENS + framing.name_width(names)
+    read = [
+        framing.name(label_texts[label], width) + ids
+        for label, ids in zip(
+            labelled.labels or [], _encoded(labelled, framing, config.max_tokens), strict=True
+        )
+    ]
+    bare = framing.name("", width)
+    other = [bare + ids for ids in _encoded(unlabelled, framing, config.max_tokens)]
+    loss, steps = _train(model, read, other, width, framing.end, config, seed, report)
+    return Miniature(model, tokenizer, loss, steps)
+
+
+def save_miniature(made: Miniature, directory: Path, precision: str) -> None:
+    """Write the Hugging Face directory `model/` of the frozen model, its weights rounded to `precision`."""
+    made.model.to(getattr(torch, precision)).save_pretrained(directory / MODEL)
+    made.tokenizer.save_pretrained(directory / MODEL)
+
+
+def _longest(names: Sequence[str]) -> int:
+    # A token is at least one character, so this is room enough before the tokenizer is there.
+    return max(map(len, names)) + 2
+
+
+def _encoded(examples: Examples, framing: Framing, max_tokens: int) -> list[list[int]]:
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
+    return [
+        framing.encode(text, pair)[:max_tokens]
+        for text, pair in zip(examples.texts, pairs, strict=True)
+    ]
+
+
+def _train(
+    model: PreTrainedModel,
+    labelled: list[list[int]],
+    unlabelled: list[list[int]],
+    width: int,
+    end: int,
+    config: GeneratorConfig,
+    seed: int,
+    report: Report,
+) -> tuple[float, int]:
+    """Train in place; the mean loss a token in the last epoch, and the number of steps."""
+    order = random.Random(seed)
+    share = min(len(unlabelled), math.ceil(config.unlabelled_texts / config.epochs))
+    steps = config.epochs * math.ceil((len(labelled) + share) / config.batch_size)
+    optimizer = torch.optim.AdamW(
+        model.parameters(),
+        lr=config.learning_rate,
+        betas=(0.9, 0.98),
+        weight_decay=config.weight_decay,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / (_WARM_UP * steps), max(_LAST, 1 - step / steps), 1.0),
+    )
+    model.set_attn_implementation(attention(config.device) or "sdpa")
+    low = precision_of(config) == "bfloat16"
+    cast(torch.nn.Module, model).to(config.device).train()
+    done, mean = 0, math.nan
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for _ in range(config.epochs):
+            total = tokens = 0.0
+            texts = [*labelled, *order.sample(unlabelled, share)]
+            for rows in _batches(texts, config.batch_size, order):
+                ids, targets = _tensors(rows, width, end, config.device)
+                with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=low):
+                    logits = model(input_ids=ids).logits
+                loss = functional.cross_entropy(
+                    logits[:, :-1].flatten(0, 1).float(),
+                    targets[:, 1:].flatten(),
+                    ignore_index=IGNORED,
+                )
+                optimizer.zero_grad()
+                loss.backward()  # type: ignore[no-untyped-call]
+                torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                schedule.step()
+                counted = float((targets[:, 1:] != IGNORED).sum())
+                total, tokens = total + loss.item() * counted, tokens + counted
+                done += 1
+                report(done, steps, {"loss": loss.item()})
+            mean = total / tokens
+    model.train(False)
+    return mean, done
+
+
+def _batches(texts: list[list[int]], size: int, order: random.Random) -> Iterator[list[list[int]]]:
+    """Batches in random order of texts of like length, so that little is padding."""
+    shuffled = order.sample(texts, len(texts))
+    batches: list[list[list[int]]] = []
+    window = size * 8
+    for start in range(0, len(shuffled), window):
+        part = sorted(shuffled[start : start + window], key=len)
+        batches.extend(part[at : at + size] for at in range(0, len(part), size))
+    order.shuffle(batches)
+    yield from batches
+
+
+def _tensors(rows: list[list[int]], width: int, end: int, device: str) -> tuple[Tensor, Tensor]:
+    """Token ids (n, t) and targets (n, t), which leave out the prompt and the padding."""
+    longest = max(map(len, rows))
+    ids = torch.full((len(rows), longest), end)
+    targets = torch.full((len(rows), longest), IGNORED)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        targets[row, width : len(tokens)] = ids[row, width : len(tokens)]
+    return ids.to(device), targets.to(device)
