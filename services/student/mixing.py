@@ -11,7 +11,7 @@ to say, and only the rest is the head's to share out.
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from array_api_compat import array_namespace
 
@@ -30,6 +30,23 @@ FEATURES = (
     "similarity_spread",
 )
 """What the gate reads, each between 0 and 1 but for the similarities, which are cosines."""
+
+
+class MixingScalars(Protocol):
+    """What the functions below read: numbers where they serve, tensors with gradients where they are
+    fitted (`offline.student.mixing_fit`)."""
+
+    @property
+    def similarity_temperature(self) -> Any: ...
+
+    @property
+    def head_temperature(self) -> Any: ...
+
+    @property
+    def gate_weights(self) -> Any: ...
+
+    @property
+    def gate_bias(self) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,12 +99,12 @@ class Mixed(NamedTuple):
     """(b,), the store's share of the answer"""
 
 
-def head_distribution(logits: Array, parameters: MixingParameters) -> Array:
+def head_distribution(logits: Array, parameters: MixingScalars) -> Array:
     """(b, H): the student alone, as it answers when the store is away; `logits` (b, H)."""
     return _softmax(logits / parameters.head_temperature)
 
 
-def neighbour_weights(similarities: Array, parameters: MixingParameters) -> Array:
+def neighbour_weights(similarities: Array, parameters: MixingScalars) -> Array:
     """(b, k): each neighbour's share of the store's answer; 0 for padding (similarity -inf).
 
     A row without any neighbour gets zeros; all other rows sum to 1.
@@ -102,7 +119,7 @@ def neighbour_weights(similarities: Array, parameters: MixingParameters) -> Arra
 
 
 def store_distribution(
-    similarities: Array, neighbour_labels: Array, parameters: MixingParameters
+    similarities: Array, neighbour_labels: Array, parameters: MixingScalars
 ) -> Array:
     """(b, L): the soft labels of the neighbours, the nearer the heavier.
 
@@ -123,7 +140,7 @@ def store_distribution(
 
 
 def mix(
-    logits: Array, similarities: Array, neighbour_labels: Array, parameters: MixingParameters
+    logits: Array, similarities: Array, neighbour_labels: Array, parameters: MixingScalars
 ) -> Mixed:
     """The answer: `weight` of the store's distribution and the rest of the head's.
 
@@ -178,7 +195,7 @@ def gate_features(head: Array, store: Array, similarities: Array) -> Array:
     )
 
 
-def _gate(head: Array, store: Array, similarities: Array, parameters: MixingParameters) -> Array:
+def _gate(head: Array, store: Array, similarities: Array, parameters: MixingScalars) -> Array:
     features = gate_features(head, store, similarities)
     score = features[:, 0] * 0.0 + parameters.gate_bias
     for position, weight in enumerate(parameters.gate_weights):
