@@ -10,7 +10,7 @@ usage: deploy/try_stack.sh [options] (--release-from TASK_DIRECTORY | --job CONF
   --release-from DIR    take the live release of a task's directory, such as runs/helpdesk
   --job CONFIG          make the release in the offline container: `retrikt run CONFIG`
   --job-option WORD     added to that command; may be given several times
-  --compose COMMAND     default: docker compose (or: podman-compose, 1.1 or newer)
+  --compose COMMAND     default: docker compose (or: podman-compose, 1.4 or newer)
   --engine COMMAND      default: docker (or: podman)
   --builder COMMAND     default: ENGINE build (or: buildah bud --isolation chroot)
   --build-option WORD   added to every build; may be given several times

@@ -32,10 +32,12 @@ RUN groupadd --gid 10001 retrikt \
         /srv/retrikt /srv/retrikt/runs /var/cache/retrikt
 COPY --from=build /opt/retrikt /opt/retrikt
 COPY --chmod=755 deploy/docker/offline-entrypoint.sh /usr/local/bin/offline-entrypoint
-# Models from a hub and the libraries' own caches go where there is a volume for them.
+# Models from a hub and the libraries' own caches go where there is a volume for them; ONNX Runtime
+# and the hub's client report to their makers unless told not to.
 ENV PATH=/opt/retrikt/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/var/cache/retrikt HF_HOME=/var/cache/retrikt/huggingface \
-    MPLCONFIGDIR=/var/cache/retrikt/matplotlib
+    MPLCONFIGDIR=/var/cache/retrikt/matplotlib \
+    ORT_DISABLE_TELEMETRY=1 HF_HUB_DISABLE_TELEMETRY=1
 WORKDIR /srv/retrikt
 USER 10001:10001
 STOPSIGNAL SIGTERM

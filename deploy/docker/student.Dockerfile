@@ -31,7 +31,9 @@ RUN groupadd --gid 10001 retrikt \
     && install --directory --owner=10001 --group=10001 \
         /srv/retrikt /srv/retrikt/runs
 COPY --from=build /opt/retrikt /opt/retrikt
-ENV PATH=/opt/retrikt/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+# ONNX Runtime reports to its makers unless told not to.
+ENV PATH=/opt/retrikt/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1
 WORKDIR /srv/retrikt
 USER 10001:10001
 EXPOSE 8000

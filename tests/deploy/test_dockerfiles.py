@@ -89,6 +89,12 @@ def test_services_start_as_modules_without_a_shell_between_them_and_signals(name
     assert f'CMD ["python", "-m", "services.{name}"]' in final_stage(name)
 
 
+@pytest.mark.parametrize("name", ["student", "offline"])
+def test_images_that_hold_onnx_runtime_tell_it_not_to_report(name: str) -> None:
+    [environment] = [line for line in final_stage(name) if line.startswith("ENV ")]
+    assert "ORT_DISABLE_TELEMETRY=1" in environment.split()
+
+
 @EACH
 def test_no_secret_is_copied_into_an_image(name: str) -> None:
     text = "\n".join(instructions(name))
