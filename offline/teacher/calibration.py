@@ -50,7 +50,9 @@ def assign_folds(
 def fit_temperature(logits: NDArray[np.float64], gold: NDArray[np.int64]) -> float:
     """The temperature that makes `softmax(logits / temperature)` most likely, between e⁻⁵ and e⁵.
 
-    The likelihood is concave in 1 / temperature, so the zero of its slope is found by halving.
+    The likelihood is concave in 1 / temperature, so the zero of its slope is found by halving. A share of
+    1 / (n + 1) of each gold label is spread over all labels, much as Platt (1999) does: without it, rows that
+    happen to be told apart without a mistake would make every probability 0 or 1.
 
     Args:
         logits: (n, labels), of rows that the model was not fitted on.
@@ -58,7 +60,8 @@ def fit_temperature(logits: NDArray[np.float64], gold: NDArray[np.int64]) -> flo
 
     Guo et al. 2017, "On Calibration of Modern Neural Networks", section 4.2.
     """
-    of_gold = logits[np.arange(len(gold)), gold].mean()
+    spread = 1 / (len(gold) + 1)
+    of_gold = (1 - spread) * logits[np.arange(len(gold)), gold].mean() + spread * logits.mean()
     low, high = _LOG_TEMPERATURES
     for _ in range(_HALVINGS):
         middle = (low + high) / 2

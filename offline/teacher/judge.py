@@ -110,7 +110,18 @@ class Judge:
         progress: Progress | None = None,
     ) -> NDArray[np.float32]:
         """(n, dimensions + words + characters) float32: what `probabilities` takes."""
-        embeddings = self.encoder.embed(texts, pairs, progress=progress)
+        return self.beside(self.encoder.embed(texts, pairs, progress=progress), texts, pairs)
+
+    def beside(
+        self,
+        embeddings: NDArray[np.float32],
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+    ) -> NDArray[np.float32]:
+        """What `embed` gives, where the labeller's embeddings (n, dimensions) of the texts are at hand.
+
+        Both heads of a labeller stage read the same encoder in the same way.
+        """
         return np.hstack([embeddings, self.words(joined(texts, pairs))])
 
     def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:

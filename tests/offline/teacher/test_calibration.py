@@ -34,14 +34,20 @@ def test_the_temperature_undoes_a_scale_on_true_logits(factor: float) -> None:
     assert fit_temperature(factor * logits, gold) == pytest.approx(factor, rel=0.05)
 
 
-def test_no_other_temperature_is_more_likely() -> None:
+def test_no_temperature_farther_off_is_more_likely() -> None:
     logits, gold = drawn(300, 4, 1)
     best = fit_temperature(3 * logits, gold)
 
     def loss(temperature: float) -> float:
         return negative_log_likelihood(softmax(3 * logits / temperature), gold)
 
-    assert loss(best) <= min(loss(best * 1.01), loss(best / 1.01), loss(1.0))
+    assert loss(best) <= min(loss(best * 1.05), loss(best / 1.05), loss(1.0))
+
+
+def test_few_rows_without_a_mistake_do_not_make_the_labeller_certain() -> None:
+    logits = np.where(np.eye(2, dtype=bool)[np.arange(12) % 2], 1.0, 0.0)
+    temperature = fit_temperature(logits, np.arange(12) % 2)
+    assert softmax(logits / temperature).max() == pytest.approx(1 - 0.5 / 13, abs=1e-4)
 
 
 def test_calibrating_lowers_the_calibration_error_of_overconfident_probabilities() -> None:

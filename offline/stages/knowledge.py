@@ -1,0 +1,158 @@
+"""Stage `knowledge`: label the samples, screen them, and write the knowledge file."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from offline.pipeline.stage import StageContext
+from offline.store.knowledge import (
+    Items,
+    KnowledgeConfig,
+    gold_and_labeller,
+    knowledge_of,
+    positions,
+)
+from offline.store.knowledge_figures import knowledge_figures
+from offline.store.sample_sheet import sample_sheet
+from offline.tasks.prepared import Examples, PreparedTask
+from offline.teacher.judge import load_judge
+from offline.teacher.labeller import load_cross_fitted, load_labeller
+from offline.teacher.quality import REASONS, Screened, screen
+from services.platform.errors import InvalidData
+from services.store.knowledge_file import KnowledgeMetadata, write_knowledge
+
+EMBEDDINGS = "embeddings.npy"
+
+
+def run(
+    inputs: Mapping[str, Path], config: KnowledgeConfig, context: StageContext
+) -> dict[str, Any]:
+    """Write `knowledge.parquet`, `embeddings.npy`, `dropped.json`, `samples.md` and `figures.json`.
+
+    Items are the kept generated samples, then the training rows, then the unlabelled texts. The judge
+    measures and chooses nothing. `embeddings.npy` holds the labeller's embeddings of the items, (items,
+    d) float16, so that no later stage encodes them again.
+
+    Raises:
+        InvalidData: no item is left.
+    """
+    task = PreparedTask.load(inputs["prepare"])
+    labeller = load_labeller(inputs["labeller"])
+    table = pq.read_table(inputs["generate"] / "samples.parquet")
+    samples, labelled_rows = _samples(table, task.pair), task.examples("train")
+    rest = task.examples("unlabelled")
+    total = len(samples) + len(labelled_rows) + len(rest)
+
+    def labelled(origin: str, examples: Examples, before: int) -> Items:
+        embeddings = labeller.embed(
+            examples.texts,
+            examples.pairs,
+            progress=lambda done, _: context.report(before + done, total, {}),
+        )
+        return Items(
+            origin,
+            examples.texts,
+            examples.pairs,
+            examples.labels,
+            labeller.probabilities(embeddings),
+            embeddings,
+        )
+
+    written = labelled("generated", samples, 0)
+    train = labelled("train", labelled_rows, len(written))
+    unlabelled = labelled("unlabelled", rest, len(written) + len(train))
+    gold = task.label_ids(labelled_rows)
+    soft = gold_and_labeller(load_cross_fitted(inputs["labeller"]), gold, config.gold_trust)
+    train = dataclasses.replace(train, soft_labels=soft)
+
+    written_for = positions(written.labels or [], task.labels)
+    screened = screen(
+        written.joined,
+        written_for,
+        written.embeddings,
+        written.soft_labels,
+        known_texts=train.joined + unlabelled.joined,
+        known_embeddings=np.concatenate([train.embeddings, unlabelled.embeddings]),
+        label_texts=[task.label_texts[label] for label in task.labels],
+        config=config.quality,
+    )
+    generated = dataclasses.replace(written, nearest=screened.nearest).take(screened.kept)
+    parts = [generated]
+    if config.train:
+        parts.append(train)
+    if config.unlabelled:
+        parts.append(unlabelled)
+    if not sum(map(len, parts)):
+        raise InvalidData(
+            f"None of the {len(written)} generated samples is fit to be kept: {screened.counts()}.",
+            hint="Loosen knowledge.quality, or look into the generator's samples.",
+        )
+    metadata = KnowledgeMetadata(task=task.name, labels=task.labels, pair=task.pair)
+    knowledge = knowledge_of(
+        parts, metadata, labeller=labeller.identity, generator=_generator(table.schema)
+    )
+    write_knowledge(context.directory / "knowledge.parquet", knowledge)
+    kept_embeddings = np.concatenate([part.embeddings for part in parts]).astype(np.float16)
+    np.save(context.directory / EMBEDDINGS, kept_embeddings, allow_pickle=False)
+    _write_json(
+        context.directory / "dropped.json",
+        {
+            "written": len(written),
+            "kept": len(generated),
+            "reasons": screened.counts(),
+            "by_label": _dropped_by_label(screened, written.labels or [], task.labels),
+        },
+    )
+    (context.directory / "samples.md").write_text(
+        sample_sheet(
+            task.labels,
+            written.joined,
+            written_for,
+            written.soft_labels,
+            screened.reasons,
+            task=task.name,
+            seed=context.seed,
+        ),
+        encoding="utf-8",
+    )
+    figures = knowledge_figures(parts, written, train, load_judge(inputs["labeller"]), task.labels)
+    _write_json(context.directory / "figures.json", figures)
+    return figures
+
+
+def _samples(table: pa.Table, pair: bool) -> Examples:
+    return Examples(
+        table["text"].to_pylist(),
+        table["text_pair"].to_pylist() if pair else None,
+        table["label"].to_pylist(),
+    )
+
+
+def _generator(schema: pa.Schema) -> str | None:
+    """Identity of the generator, where the samples' file tells it."""
+    found = (schema.metadata or {}).get(b"generator")
+    return None if found is None else found.decode()
+
+
+def _dropped_by_label(
+    screened: Screened, written_for: Sequence[str], labels: Sequence[str]
+) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {label: Counter() for label in labels}
+    for label, reason in zip(written_for, screened.reasons, strict=True):
+        if reason is not None:
+            counts[label][reason] += 1
+    return {
+        label: {reason: found[reason] for reason in REASONS if found[reason]}
+        for label, found in counts.items()
+    }
+
+
+def _write_json(path: Path, value: Any) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
