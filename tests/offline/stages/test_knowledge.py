@@ -15,7 +15,6 @@ from offline.stages import knowledge as stage
 from offline.stages import labeller, prepare
 from offline.store.knowledge import KnowledgeConfig
 from offline.tasks.config import TaskConfig
-from offline.teacher.encoder import EncoderConfig
 from offline.teacher.generation import SCHEMA
 from offline.teacher.labeller import LabellerConfig, load_labeller
 from services.platform.errors import InvalidData
@@ -74,7 +73,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     prepare.run({}, config, context(directories["prepare"]))
     labeller.run(
         directories,
-        LabellerConfig(encoder=EncoderConfig(pooling="layers"), strengths=(10.0,)),
+        LabellerConfig(strengths=(10.0,)),
         context(directories["labeller"]),
     )
     write_samples(directories["generate"], WRITTEN)

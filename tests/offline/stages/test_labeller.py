@@ -15,7 +15,6 @@ from offline.stages import labeller as stage
 from offline.stages import prepare
 from offline.tasks.config import TaskConfig
 from offline.tasks.prepared import PreparedTask
-from offline.teacher.encoder import EncoderConfig
 from offline.teacher.labeller import (
     LabellerConfig,
     load_cross_fitted,
@@ -24,7 +23,7 @@ from offline.teacher.labeller import (
 )
 
 LABELS = ("printer_problem", "phishing_report", "vpn_connection", "file_recovery")
-CONFIG = LabellerConfig(encoder=EncoderConfig(pooling="layers"), strengths=(1.0, 10.0))
+CONFIG = LabellerConfig(strengths=(1.0, 10.0))
 HELPDESK = Path(offline.tasks.__file__).parent / "helpdesk"
 
 

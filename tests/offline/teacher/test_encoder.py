@@ -16,7 +16,7 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def encoder() -> SentenceEncoder:
-    return load_encoder(EncoderConfig(pooling="layers", batch_size=2))
+    return load_encoder(EncoderConfig(batch_size=2))
 
 
 def test_embeddings_have_unit_length_in_the_order_of_the_texts(encoder: SentenceEncoder) -> None:
@@ -34,7 +34,7 @@ def test_texts_of_like_meaning_are_nearer(encoder: SentenceEncoder) -> None:
 
 
 def test_mean_pooling_is_the_first_part_of_layers_pooling(encoder: SentenceEncoder) -> None:
-    mean = load_encoder(EncoderConfig())
+    mean = load_encoder(EncoderConfig(pooling="mean"))
     assert (mean.dimensions, encoder.dimensions) == (384, 3 * 384)
     assert np.allclose(mean.embed(TEXTS), encoder.embed(TEXTS)[:, :384] * np.sqrt(3), atol=1e-5)
 
@@ -61,7 +61,7 @@ def test_tokens_stand_alone_and_unknown_ones_share_a_row(encoder: SentenceEncode
     assert rows.shape == (4, 384)
     assert np.allclose(rows[2], rows[3], atol=1e-5)
     assert not np.allclose(rows[0], rows[1], atol=1e-1)
-    mean = load_encoder(EncoderConfig())
+    mean = load_encoder(EncoderConfig(pooling="mean"))
     text = mean.embed(["laptop"])[0]
     assert rows[0] @ text / np.linalg.norm(rows[0]) > 0.7
 
@@ -71,7 +71,7 @@ def test_no_text_gives_no_row(encoder: SentenceEncoder) -> None:
 
 
 def test_bfloat16_differs_in_the_third_digit_only(encoder: SentenceEncoder) -> None:
-    low = load_encoder(EncoderConfig(pooling="layers", precision="bfloat16"))
+    low = load_encoder(EncoderConfig(precision="bfloat16"))
     similarity = (low.embed(TEXTS) * encoder.embed(TEXTS)).sum(1)
     assert similarity.min() > 0.999
 
@@ -84,7 +84,9 @@ def test_progress_is_told_after_every_batch(encoder: SentenceEncoder) -> None:
 
 def test_running_elsewhere_keeps_what_the_embeddings_hang_on() -> None:
     stored = EncoderConfig(pooling="layers", max_tokens=64)
-    faster = rerun(stored, EncoderConfig(precision="bfloat16", batch_size=8, max_tokens=256))
+    faster = rerun(
+        stored, EncoderConfig(pooling="mean", precision="bfloat16", batch_size=8, max_tokens=256)
+    )
     assert (faster.pooling, faster.max_tokens) == ("layers", 64)
     assert (faster.precision, faster.batch_size) == ("bfloat16", 8)
     assert rerun(stored, None) is stored
