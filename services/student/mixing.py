@@ -111,9 +111,11 @@ def neighbour_weights(similarities: Array, parameters: MixingScalars) -> Array:
     """
     xp = array_namespace(similarities)
     found = similarities > -math.inf
-    scaled = similarities / parameters.similarity_temperature
-    best = xp.max(xp.where(found, scaled, xp.zeros_like(scaled) - 1e30), axis=-1, keepdims=True)
-    weights = xp.where(found, xp.exp(xp.where(found, scaled - best, 0.0 * best)), 0.0 * best)
+    nothing = xp.zeros_like(similarities)
+    # Padding is replaced before it is divided: the gradient of -inf / temperature is no number.
+    scaled = xp.where(found, similarities, nothing) / parameters.similarity_temperature
+    best = xp.max(xp.where(found, scaled, nothing - 1e30), axis=-1, keepdims=True)
+    weights = xp.where(found, xp.exp(xp.where(found, scaled - best, nothing)), nothing)
     total = xp.sum(weights, axis=-1, keepdims=True)
     return weights / xp.where(total > 0, total, xp.ones_like(total))
 

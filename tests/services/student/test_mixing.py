@@ -1,6 +1,7 @@
 import json
 import math
 from dataclasses import asdict, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -139,6 +140,23 @@ def test_gradients_reach_the_temperatures_inputs() -> None:
     assert torch.isfinite(similarities.grad).all()
     assert logits.grad.abs().sum() > 0
     assert similarities.grad.abs().sum() > 0
+
+
+def test_gradients_reach_the_parameters_past_padding() -> None:
+    logits, similarities, neighbour_labels = (torch.from_numpy(part) for part in scores())
+    similarities[1, 3:] = -math.inf
+    similarities[2] = -math.inf
+    free = torch.ones(3, requires_grad=True)
+    scalars = SimpleNamespace(
+        similarity_temperature=0.1 * free[0],
+        head_temperature=free[1],
+        gate_weights=(0.0,) * len(FEATURES),
+        gate_bias=free[2],
+    )
+    mixed = mix(logits, similarities, neighbour_labels, scalars)
+    (-mixed.probabilities[:, 0].log().mean()).backward()
+    assert torch.isfinite(free.grad).all()
+    assert (free.grad != 0).all()
 
 
 def test_parameters_survive_json() -> None:

@@ -1,0 +1,270 @@
+"""From items to a bundle: vocabulary, training, export, mixing, model card."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.student.card import write_model_card
+from offline.student.config import StudentConfig
+from offline.student.export import export_onnx
+from offline.student.items import TrainingItems, one_hot
+from offline.student.mixing_fit import (
+    FittedMixing,
+    FittingRows,
+    MixingConfig,
+    fit_mixing,
+    nearest_items,
+    same_texts,
+)
+from offline.student.model import StudentShape, affordable_tokens, make_student, parameter_count
+from offline.student.retrieval_loss import RetrievalConfig
+from offline.student.training import Report, TrainingConfig, train_student
+from offline.student.vocabulary import Vocabulary, prune_vocabulary, token_embeddings
+from offline.tasks.prepared import PreparedTask
+from offline.teacher.labeller import Labeller
+from services.platform.errors import InvalidConfig
+from services.student.bundle import MODEL, TOKENIZER, BundleManifest, write_bundle_manifest
+from services.student.encoder import OnnxEncoder
+
+EMBEDDING_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """What all students of a run start from.
+
+    Attributes:
+        vocabulary: pruned to the task's texts and the knowledge.
+        embeddings: (tokens, embedding) float32, from the labeller.
+        limit: most parameters that a student may have.
+    """
+
+    vocabulary: Vocabulary
+    embeddings: NDArray[np.float32]
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class HonestRows:
+    """Rows to fit the mixing on; see `offline.student.mixing_fit`.
+
+    Attributes:
+        rows: their texts and embeddings.
+        targets: (n, L) one-hot gold labels, or the labeller's soft labels.
+        source: `validation` or `held_out`.
+    """
+
+    rows: TrainingItems
+    targets: NDArray[np.float32]
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one student differs from the others of a run.
+
+    Attributes:
+        name: of the system.
+        training: steps, rates, weights.
+        retrieval: None for a student that never asks a store.
+        summary: what it was trained on and how, for the model card.
+    """
+
+    name: str
+    training: TrainingConfig
+    retrieval: RetrievalConfig | None
+    summary: str
+
+
+def begin(
+    labeller: Labeller, texts: Sequence[str], labels: int, config: StudentConfig
+) -> Beginning:
+    """Prune the vocabulary under the parameter limit and take the token embeddings from the labeller.
+
+    Args:
+        labeller: whose tokens and embeddings they are.
+        texts: all that the student may see: of the task (not its test split) and the knowledge.
+        labels: number of labels.
+        config: sizes and limit.
+
+    Raises:
+        InvalidConfig: the limit leaves no room for layers or characters.
+    """
+    limit = config.parameter_limit(labeller.parameters)
+    most = affordable_tokens(config.shape, labels, limit)
+    vocabulary = prune_vocabulary(labeller.encoder.tokenizer, texts, limit=most)
+    embeddings = token_embeddings(labeller.encoder, vocabulary, config.shape.embedding)
+    return Beginning(vocabulary, embeddings, limit)
+
+
+def honest_rows(
+    items: TrainingItems,
+    generated: NDArray[np.bool_],
+    validation: TrainingItems,
+    gold: NDArray[np.int64],
+    config: MixingConfig,
+    *,
+    seed: int,
+) -> tuple[HonestRows, NDArray[np.int64]]:
+    """Rows to fit on, and the positions of the items that are left to train on.
+
+    The validation split where it has at least two rows a label; otherwise items that are kept from
+    training, with all items of the same text: generated or unlabelled ones, since the labelled rows
+    are too few to spare.
+
+    Args:
+        items: of the knowledge file.
+        generated: (n,) which of them are no labelled rows.
+        validation: of the task; may be empty.
+        gold: (v,) positions of the validation rows' labels.
+        config: how many to hold out.
+        seed: of the choice.
+    """
+    labels = items.soft_labels.shape[1]
+    everything = np.arange(len(items))
+    if len(validation) >= 2 * labels:
+        return HonestRows(validation, one_hot(gold, labels), "validation"), everything
+    candidates = np.flatnonzero(generated)
+    count = min(config.held_out, len(items) // 10, len(candidates))
+    chosen = np.sort(np.random.default_rng(seed).permutation(candidates)[:count])
+    held_out = items.take(chosen)
+    forms = set(held_out.forms)
+    left = np.array([row for row, form in enumerate(items.forms) if form not in forms])
+    return HonestRows(held_out, held_out.soft_labels, "held_out"), left
+
+
+def build_bundle(
+    directory: Path,
+    task: PreparedTask,
+    labeller: Labeller,
+    beginning: Beginning,
+    trained_on: TrainingItems,
+    store: TrainingItems | None,
+    honest: HonestRows,
+    recipe: Recipe,
+    config: StudentConfig,
+    *,
+    seed: int,
+    report: Report,
+) -> tuple[BundleManifest, list[dict[str, float]]]:
+    """Train one student and write its bundle.
+
+    Args:
+        directory: an existing, empty directory.
+        task: labels and whether texts are pairs.
+        labeller: for the model card.
+        beginning: vocabulary and embeddings.
+        trained_on: items to learn from.
+        store: items of the knowledge file; None for a student that never asks a store.
+        honest: rows to fit temperature and mixing on.
+        recipe: losses and steps.
+        config: sizes and mixing.
+        seed: of initialisation, batches and folds.
+        report: called after every step.
+
+    Returns:
+        The bundle's manifest and the log of the training.
+
+    Raises:
+        InvalidConfig: the student has more parameters than the limit.
+        CorruptArtifact: the export differs from torch.
+    """
+    sizes, vocabulary = config.shape, beginning.vocabulary
+    shape = StudentShape(len(vocabulary), len(task.labels), sizes)
+    model = make_student(shape, beginning.embeddings, dropout=recipe.training.dropout, seed=seed)
+    parameters = parameter_count(model)
+    if parameters > beginning.limit:
+        raise InvalidConfig(
+            f"The student has {parameters:,} parameters, {beginning.limit:,} is the limit.",
+            hint="Take smaller student.shape sizes, or raise student.max_share.",
+        )
+    ids = vocabulary.encode(trained_on.texts, trained_on.pairs, sizes.max_tokens)
+    log = train_student(
+        model, ids, trained_on, recipe.training, recipe.retrieval, seed=seed, report=report
+    )
+    difference = export_onnx(model, directory / MODEL)
+    vocabulary.save(directory / TOKENIZER)
+    encoder = OnnxEncoder(
+        directory / MODEL, directory / TOKENIZER, max_tokens=sizes.max_tokens, pair=task.pair
+    )
+    mixing = _fit(encoder, store, honest, config.mixing, seed)
+    manifest = write_bundle_manifest(
+        directory,
+        task=task.name,
+        pair=task.pair,
+        labels=task.labels,
+        label_names=[task.label_texts[label] for label in task.labels],
+        dimensions=sizes.query,
+        max_tokens=sizes.max_tokens,
+        parameters=parameters,
+        mixing=mixing.parameters,
+        trained_with=_trained_with(
+            labeller, trained_on, store, honest, recipe, log, mixing, difference, seed
+        ),
+    )
+    write_model_card(directory, manifest)
+    return manifest, log
+
+
+def _fit(
+    encoder: OnnxEncoder,
+    store: TrainingItems | None,
+    honest: HonestRows,
+    config: MixingConfig,
+    seed: int,
+) -> FittedMixing:
+    logits, queries = encoder.encode(honest.rows.texts, honest.rows.pairs)
+    most = max(config.k)
+    if store is None:
+        labels = logits.shape[1]
+        similarities = np.full((len(logits), most), -np.inf, dtype=np.float32)
+        neighbour_labels = np.zeros((len(logits), most, labels), dtype=np.float32)
+        rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
+        return fit_mixing(rows, config, seed=seed, store=False)
+    _, vectors = encoder.encode(store.texts, store.pairs)
+    excluded = same_texts(
+        honest.rows.forms,
+        honest.rows.embeddings,
+        store.forms,
+        store.embeddings,
+        # A validation row is in no store; texts of users have near-duplicates there, too.
+        config.near_duplicate if honest.source == "held_out" else np.inf,
+    )
+    similarities, neighbour_labels = nearest_items(
+        queries, vectors, store.soft_labels, most, excluded
+    )
+    rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
+    return fit_mixing(rows, config, seed=seed)
+
+
+def _trained_with(
+    labeller: Labeller,
+    trained_on: TrainingItems,
+    store: TrainingItems | None,
+    honest: HonestRows,
+    recipe: Recipe,
+    log: Sequence[Mapping[str, float]],
+    mixing: FittedMixing,
+    difference: float,
+    seed: int,
+) -> dict[str, Any]:
+    return {
+        "system": recipe.name,
+        "summary": recipe.summary,
+        "labeller": labeller.identity,
+        "labeller_parameters": labeller.parameters,
+        "items": len(trained_on),
+        "store_items": 0 if store is None else len(store),
+        "seed": seed,
+        "training": recipe.training.model_dump(),
+        "retrieval": None if recipe.retrieval is None else recipe.retrieval.model_dump(),
+        "last_losses": {name: round(value, 4) for name, value in log[-1].items()},
+        "mixing_fitted_on": {"source": honest.source, "rows": len(honest.rows)},
+        "gate": mixing.gate,
+        "mixing_figures": mixing.figures,
+        "onnx_differs_from_torch_by_at_most": float(f"{difference:.1e}"),
+    }

@@ -1,0 +1,82 @@
+"""The model card of a bundle, written from the trainer's own state."""
+
+from pathlib import Path
+from typing import Any
+
+from services.student.bundle import MODEL_CARD, BundleManifest
+from services.student.mixing import FEATURES
+
+
+def write_model_card(directory: Path, manifest: BundleManifest) -> None:
+    """Write `README.md` from what the manifest says."""
+    (directory / MODEL_CARD).write_text(model_card(manifest), encoding="utf-8")
+
+
+def model_card(manifest: BundleManifest) -> str:
+    """Markdown: what the student is, what it learned from, how it mixes, what it is not for."""
+    trained: dict[str, Any] = manifest.trained_with
+    share = manifest.parameters / trained["labeller_parameters"]
+    inputs = "pairs of texts" if manifest.pair else "single texts"
+    fitted = trained["mixing_fitted_on"]
+    lines = [
+        f"# Student `{trained['system']}` for the task `{manifest.task}`",
+        "",
+        trained["summary"],
+        "",
+        "| | |",
+        "| --- | --- |",
+        f"| input | {inputs}, at most {manifest.max_tokens} tokens |",
+        f"| labels | {len(manifest.labels)} |",
+        f"| parameters | {manifest.parameters:,} ({share:.1%} of the labeller's) |",
+        f"| query vector | {manifest.dimensions} dimensions, unit length |",
+        f"| labeller | {trained['labeller']} ({trained['labeller_parameters']:,} parameters) |",
+        f"| trained on | {trained['items']:,} items, seed {trained['seed']} |",
+        f"| store | {trained['store_items']:,} items |",
+        f"| encoder | `{manifest.encoder_fingerprint}` |",
+        "",
+        "## Training",
+        "",
+        *_settings(trained["training"]),
+        *(_settings(trained["retrieval"]) if trained["retrieval"] else []),
+        "",
+        "Mean losses of the last steps: "
+        + ", ".join(f"{name} {value}" for name, value in trained["last_losses"].items())
+        + ".",
+        "",
+        "## Mixing",
+        "",
+        f"Gate: {trained['gate']}. Fitted on {fitted['rows']:,} rows ({fitted['source']}), none of "
+        "which the student was trained on. Cross-validated there:",
+        "",
+        *_settings(trained["mixing_figures"]),
+        "",
+        f"k = {manifest.mixing.k}, similarity temperature "
+        f"{manifest.mixing.similarity_temperature}, head temperature "
+        f"{manifest.mixing.head_temperature}, gate bias {manifest.mixing.gate_bias}.",
+        "",
+        "| the gate reads | weight |",
+        "| --- | --- |",
+        *(
+            f"| {name} | {weight} |"
+            for name, weight in zip(FEATURES, manifest.mixing.gate_weights, strict=True)
+        ),
+        "",
+        "## Limits",
+        "",
+        "The student knows the labels above and the language of its training texts; a text of another "
+        "kind still gets the label that fits least badly. Its soft labels come from the labeller, "
+        "errors and preferences included. Accuracy on the test split is in the release's manifest and "
+        "in the run's report.",
+        "",
+        "## Labels",
+        "",
+        *(
+            f"- `{label}`: {name}"
+            for label, name in zip(manifest.labels, manifest.label_names, strict=True)
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _settings(values: dict[str, Any]) -> list[str]:
+    return [f"- {name}: {value}" for name, value in values.items()]

@@ -1,0 +1,135 @@
+"""What a student is trained on: texts with the labeller's soft labels and embeddings."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.tasks.normal_form import letters_and_digits
+from offline.tasks.prepared import Examples, PreparedTask
+from offline.teacher.labeller import Labeller
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+from services.store.knowledge_file import Knowledge
+
+EMBEDDINGS = "embeddings.npy"
+"""Beside a knowledge file: its items' embeddings by the labeller, (items, D), where a stage kept them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingItems:
+    """Rows to learn from.
+
+    Attributes:
+        texts: n texts.
+        pairs: n second texts, or None.
+        soft_labels: (n, L) float32.
+        embeddings: (n, D) float32 of unit length, by the labeller.
+    """
+
+    texts: list[str]
+    pairs: list[str] | None
+    soft_labels: NDArray[np.float32]
+    embeddings: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    @property
+    def forms(self) -> list[str]:
+        """Normal form of each row."""
+        return [
+            letters_and_digits(text, None if self.pairs is None else self.pairs[row])
+            for row, text in enumerate(self.texts)
+        ]
+
+    def with_soft_labels(self, soft_labels: NDArray[np.float32]) -> "TrainingItems":
+        """The same rows with other soft labels (n, L)."""
+        return replace(self, soft_labels=soft_labels)
+
+    def take(self, rows: Sequence[int] | NDArray[np.int64]) -> "TrainingItems":
+        return TrainingItems(
+            [self.texts[row] for row in rows],
+            None if self.pairs is None else [self.pairs[row] for row in rows],
+            self.soft_labels[rows],
+            self.embeddings[rows],
+        )
+
+
+def knowledge_items(knowledge: Knowledge, labeller: Labeller, directory: Path) -> TrainingItems:
+    """The items of a knowledge file, in its order.
+
+    Args:
+        knowledge: the file's content.
+        labeller: embeds the texts where no stage kept their embeddings.
+        directory: where the file lies.
+
+    Raises:
+        IncompatibleArtifacts: file and labeller are of different labels.
+        CorruptArtifact: the embeddings are not of these items.
+    """
+    if knowledge.metadata.labels != labeller.labels:
+        raise IncompatibleArtifacts(
+            f"The labels of the knowledge file begin with {', '.join(knowledge.metadata.labels[:5])}, "
+            f"those of the labeller with {', '.join(labeller.labels[:5])}."
+        )
+    texts = knowledge.table["text"].to_pylist()
+    pairs = knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None
+    kept = directory / EMBEDDINGS
+    if not kept.is_file():
+        embeddings = labeller.embed(texts, pairs)
+        return TrainingItems(texts, pairs, knowledge.soft_labels, embeddings)
+    try:
+        embeddings = np.load(kept, allow_pickle=False).astype(np.float32)
+    except (OSError, ValueError) as error:
+        raise CorruptArtifact(f"{kept} cannot be read: {error}.") from error
+    if embeddings.shape != (len(texts), labeller.encoder.dimensions):
+        raise CorruptArtifact(
+            f"{kept} holds {embeddings.shape}, expected {len(texts)} items of "
+            f"{labeller.encoder.dimensions} dimensions."
+        )
+    return TrainingItems(texts, pairs, knowledge.soft_labels, embeddings)
+
+
+def is_labelled(knowledge: Knowledge) -> NDArray[np.bool_]:
+    """(n,): which items are labelled rows of the run."""
+    return np.array([origin == "train" for origin in knowledge.table["origin"].to_pylist()])
+
+
+def labelled_items(
+    task: PreparedTask, labeller: Labeller, split: Literal["train", "validation"]
+) -> tuple[TrainingItems, NDArray[np.int64]]:
+    """The rows of a split with the labeller's soft labels, and their gold labels (n,)."""
+    examples = task.examples(split)
+    embeddings = labeller.embed(examples.texts, examples.pairs)
+    soft_labels = labeller.probabilities(embeddings)
+    items = TrainingItems(examples.texts, examples.pairs, soft_labels, embeddings)
+    return items, task.label_ids(examples)
+
+
+def soft_labels_of_training_rows(knowledge: Knowledge, train: TrainingItems) -> NDArray[np.float32]:
+    """(n, L): those of the knowledge file where the rows are items, else the labeller's own."""
+    rows = np.flatnonzero(is_labelled(knowledge))
+    texts = knowledge.table["text"].take(rows).to_pylist()
+    return knowledge.soft_labels[rows] if texts == train.texts else train.soft_labels
+
+
+def all_texts(task: PreparedTask, items: TrainingItems) -> list[str]:
+    """What a student may see of the language: items, labelled and unlabelled texts, labels' names."""
+    texts = list(task.label_texts.values())
+    sources: list[TrainingItems | Examples] = [
+        items,
+        task.examples("train"),
+        task.examples("unlabelled"),
+    ]
+    for source in sources:
+        texts += [*source.texts, *(source.pairs or [])]
+    return texts
+
+
+def one_hot(gold: NDArray[np.int64], labels: int) -> NDArray[np.float32]:
+    """(n, labels) of gold positions (n,)."""
+    hot: NDArray[np.float32] = np.eye(labels, dtype=np.float32)[gold]
+    return hot

@@ -1,0 +1,95 @@
+"""The retrieval loss: a student learns to find the items whose teacher labels help it.
+
+Two parts, over the same candidates (the rest of the batch and the items of the last few batches, whose
+vectors are a little old but cost nothing; Wang et al. 2020, "Cross-batch memory"):
+
+*Relevance*. The student's similarity distribution over the candidates is matched to the labeller's,
+    KL( softmax(e·e_j / t_r + ln⟨y, y_j⟩) ‖ softmax(q·q_j / t) ),
+with the labeller's embeddings e and soft labels y: near in meaning, and of labels that agree.
+
+*Answer*. What would be served is made right: the soft labels of the candidates, weighed by the student's
+similarities, are the store's distribution, and its cross-entropy to the row's own soft label is
+lowered (neighbourhood components, Goldberger et al. 2004, with soft labels).
+
+A row never finds itself, nor another row with the same text.
+"""
+
+from typing import Annotated, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional
+
+from offline.configs.section import Section
+
+_SMALLEST = 1e-6
+_NEVER = -1e4
+
+
+class RetrievalConfig(Section):
+    """How the student learns to retrieve.
+
+    Attributes:
+        relevance_weight: of the relevance part; 0 leaves it out.
+        answer_weight: of the answer part; 0 leaves it out.
+        candidates: how many of the latest items a batch may find, beside itself.
+        temperature: of the student's similarities.
+        relevance_temperature: of the labeller's.
+    """
+
+    relevance_weight: Annotated[float, Field(ge=0)] = 1.0
+    answer_weight: Annotated[float, Field(ge=0)] = 1.0
+    candidates: Annotated[int, Field(ge=0)] = 2048
+    temperature: Annotated[float, Field(gt=0)] = 0.1
+    relevance_temperature: Annotated[float, Field(gt=0)] = 0.1
+
+
+class Batch(NamedTuple):
+    """Items and their query vectors.
+
+    Attributes:
+        texts: (b,) equal numbers for equal texts.
+        queries: (b, d) unit vectors by the student.
+        embeddings: (b, D) unit vectors by the labeller.
+        soft_labels: (b, L).
+    """
+
+    texts: Tensor
+    queries: Tensor
+    embeddings: Tensor
+    soft_labels: Tensor
+
+
+class RetrievalLoss:
+    """Keeps the latest items as candidates."""
+
+    def __init__(self, config: RetrievalConfig) -> None:
+        self._config = config
+        self._latest: Batch | None = None
+
+    def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The two parts, each a mean over the batch; the batch then joins the candidates."""
+        config = self._config
+        found = batch if self._latest is None else _joined(batch, self._latest)
+        same = batch.texts[:, None] == found.texts
+        scores = (batch.queries @ found.queries.T / config.temperature).masked_fill(same, _NEVER)
+        logarithms = functional.log_softmax(scores, dim=1)
+        relevance = self._relevance(batch, found, same, logarithms)
+        store = logarithms.exp() @ found.soft_labels
+        answer = -(batch.soft_labels * (store + _SMALLEST).log()).sum(1).mean()
+        latest = _joined(batch._replace(queries=batch.queries.detach()), self._latest)
+        self._latest = Batch(*(part[: config.candidates] for part in latest))
+        return relevance, answer
+
+    def _relevance(self, batch: Batch, found: Batch, same: Tensor, logarithms: Tensor) -> Tensor:
+        near = batch.embeddings @ found.embeddings.T / self._config.relevance_temperature
+        agreeing = (batch.soft_labels @ found.soft_labels.T + _SMALLEST).log()
+        target = torch.softmax((near + agreeing).masked_fill(same, _NEVER), dim=1)
+        return functional.kl_div(logarithms, target, reduction="batchmean")
+
+
+def _joined(batch: Batch, latest: Batch | None) -> Batch:
+    if latest is None:
+        return batch
+    return Batch(*(torch.cat(parts) for parts in zip(batch, latest, strict=True)))
