@@ -1,5 +1,6 @@
 """Which generated samples become knowledge: each that is dropped has one reason, and reasons are counted."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from offline.teacher.text_memory import words_of
 
 REASONS: Mapping[str, str] = {
     "empty": "no letter or digit",
+    "broken": "holds leavings of a tokenizer: `##ing`, `[UNK]`, `<unk>`, a replacement character",
     "label_words": "nothing but words of a label's name",
     "too_short": "fewer words than `min_words`",
     "too_long": "longer than any training text, by a wide margin",
@@ -31,9 +33,12 @@ REASONS: Mapping[str, str] = {
 }
 """Every reason, in the order in which they are looked for, and what it means."""
 
-# A word has to be this common in the training texts before "never at the end" says anything.
-_COMMON = 20
+# A word that ended texts as often as the average word would have ended this many training texts: only then
+# does "never" say anything. Of real texts (banking77, trec, emotion, sst2, helpdesk; 330 to 2,000 known)
+# the rule drops 0 to 0.8 %.
+_EXPECTED_ENDS = 5
 _MOST_REPEATED = 0.5
+_LEAVINGS = re.compile(r"(?:^|\s)##\w|\[UNK\]|<unk>|\ufffd")
 
 
 class QualityConfig(Section):
@@ -160,7 +165,9 @@ class TextCheck:
         words = [words_of(text) for text in known_texts]
         counts = Counter(word for text in words for word in text)
         last = {text[-1] for text in words if text}
-        self._never_last = {word for word, n in counts.items() if n >= _COMMON and word not in last}
+        common = _EXPECTED_ENDS * counts.total() / max(len(words), 1)
+        self._never_last = {word for word, n in counts.items() if n >= common and word not in last}
+        self._known_leavings = any(map(_LEAVINGS.search, known_texts))
         self._longest = config.max_length * max(map(len, words), default=0)
         self._shortest = config.min_words
         self._labels = [set(words_of(text)) for text in label_texts]
@@ -169,6 +176,8 @@ class TextCheck:
         """The reason to drop it, or None."""
         if not letters_and_digits(text):
             return "empty"
+        if _LEAVINGS.search(text) and not self._known_leavings:
+            return "broken"
         words = words_of(text)
         spoken = [word for word in words if letters_and_digits(word)]
         if any(set(spoken) <= label for label in self._labels):

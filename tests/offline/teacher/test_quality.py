@@ -15,7 +15,7 @@ from offline.teacher.quality import REASONS, QualityConfig, Screened, screen
 KNOWN = [
     "I lost my card on the train this morning.",
     "Why was I charged a fee for my transfer?",
-    *(f"Where is the card number {number}, the one that I asked for?" for number in range(20)),
+    *(f"Where is the card number {number}, the one that I asked for?" for number in range(60)),
 ]
 LABELS = ["lost card", "transfer fee"]
 
@@ -49,6 +49,8 @@ def screened(
     ("text", "reason"),
     [
         (" ?! ", "empty"),
+        ("##ing my card to the bank", "broken"),
+        ("please send [UNK] to me", "broken"),
         ("Lost, lost card!", "label_words"),
         ("stolen", "too_short"),
         ("someone took it and " * 12 + "ran", "too_long"),
