@@ -49,8 +49,10 @@ class QualityConfig(Section):
         max_length: longest text, as a multiple of the longest training text (in words).
         min_confidence: probability of the labeller's first label below which a sample is dropped.
         other_label: what becomes of a sample that the labeller takes for another label than it was
-            written for. `keep`, the default: its soft label says what it is, and a text between two
-            labels is what a student learns most from; or `drop`.
+            written for: `keep`, since its soft label says what it is, or `drop`. On banking77 (10 a
+            class, 6,000 samples of which 63 % agree, judged on left-over training rows) a linear student of
+            word features had 0.577 with them and 0.538 without; neighbours' soft labels in the
+            labeller's space were as good either way, and confidence thresholds up to 0.5 gained nothing.
         jaccard: of four-character sequences, from which on two texts are near-duplicates.
         similarity: cosine of the labeller's embeddings, from which on they are.
         balance: a label may have this many times the mean number of samples a label; what is written
