@@ -10,8 +10,10 @@ The judge therefore differs from the labeller in its rows and in what it reads:
   characters, never with a weight of zero. So it is another model even where there are no rows to set
   aside, and a text that pleases the embedding without the words of its label gains less with it.
 
-It still shares the encoder with the labeller: what fools the encoder as such may fool both. Read an
-agreement by the judge as such, not as a person's opinion.
+It still shares the encoder with the labeller: what fools the encoder as such may fool both. Where it has no
+further rows and words say little, it is not far from the labeller: fitted on the same 368 rows of
+helpdesk, it gave the same answer on 89 % of 2,042 generated samples. Read an agreement by the judge as
+such, not as a person's opinion.
 
 Both parts are linear in their features, so that the judge is one head on embeddings and word features side
 by side, and nothing is pickled. On 1,700 to 3,500 training rows of emotion, trec and banking77, with other
