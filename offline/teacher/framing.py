@@ -10,11 +10,14 @@ PAIR_TOKEN = "[PAIR]"
 """Stands between the two texts of a pair in vocabularies that we make; elsewhere a line break does."""
 AFTER_NAME = ":"
 
-# What a word-piece tokenizer took apart: punctuation that clings to the word before or on both sides.
+# What a word-piece tokenizer took apart. Where it left no trace of which side a mark clung to, the
+# more frequent reading is taken: `wi - fi` is `wi-fi`.
+_CONTRACTED = re.compile(r"(?<=\w) ?(['’]) ?(?=(?:s|t|d|m|re|ve|ll|em|clock)\b)")
+_QUOTED = re.compile(r"(?<!\S)(['\"]) (.+?) \1(?!\w)")
+_JOINED = re.compile(r"(?<=\w) ?([@/_\-]) ?(?=\w)")
 _BEFORE = re.compile(r" ([.,!?;:%)\]}…])")
 _AFTER = re.compile(r"([(\[{$£€#]) (?=\w)")
-_JOINED = re.compile(r"(?<=\w) ?(['’@/_\-]) ?(?=\w)")
-_SPACED_NUMBER = re.compile(r"(?<=\d)([.,:]) (?=\d)")
+_NUMBER = re.compile(r"(?<=\d)([.,:]) (?=\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +102,13 @@ class Framing:
 
 
 def _put_together(text: str) -> str:
-    """Undo a word-piece tokenizer's spaces round punctuation: `i ' m late , sorry` as `i'm late, sorry`."""
+    """Undo a word-piece tokenizer's spaces round marks: `i ' m late , sorry` as `i'm late, sorry`."""
+    text = _CONTRACTED.sub(r"\1", text)
+    text = _QUOTED.sub(r"\1\2\1", text)
     text = _JOINED.sub(r"\1", text)
     text = _BEFORE.sub(r"\1", text)
     text = _AFTER.sub(r"\1", text)
-    return _SPACED_NUMBER.sub(r"\1", text)
+    return _NUMBER.sub(r"\1", text)
 
 
 def _one_line(text: str) -> str:

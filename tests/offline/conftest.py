@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders
+from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
@@ -25,38 +25,25 @@ from offline.teacher.framing import Framing
 from offline.teacher.generator import Generator
 from offline.teacher.prompted import PromptedModel
 
-WORDS = [
-    "red",
-    "green",
-    "blue",
-    "sky",
-    "sea",
-    "grass",
-    "sun",
-    "moon",
-    "rain",
-    "the",
-    "a",
-    "is",
-    "was",
-    "very",
-    "old",
-    "new",
-    "big",
-    "small",
-    "dog",
-    "cat",
-    "bird",
-    "runs",
-    "sleeps",
-    "sings",
-    "colour",
-    "animal",
-    "weather",
-    ":",
-    "|",
-    ".",
-]
+WORDS = (
+    *(
+        "red",
+        "green",
+        "blue",
+        "sky",
+        "sea",
+        "grass",
+        "sun",
+        "moon",
+        "rain",
+        "the",
+        "a",
+        "is",
+        "was",
+    ),
+    *("very", "old", "new", "big", "small", "dog", "cat", "bird", "runs", "sleeps", "sings"),
+    *("colour", "animal", "weather", ":", "|", "."),
+)
 KINDS = ("gpt2", "llama", "qwen2", "bert")
 
 
@@ -65,7 +52,6 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     model = WordLevel({name: index for index, name in enumerate(names)}, unk_token="<unk>")
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = WhitespaceSplit()
-    tokenizer.decoder = decoders.Fuse()
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<s>",

@@ -1,0 +1,70 @@
+"""Generation: shards that stand alone, balanced over the labels."""
+
+from collections import Counter
+from collections.abc import Callable
+
+import pyarrow as pa
+import torch
+
+from offline.teacher.generation import GenerateConfig, shard_seed, shards, write_shard
+from offline.teacher.generator import Generator
+from offline.teacher.sampling import SamplingConfig
+
+Make = Callable[..., Generator]
+LABELS = ("colour", "animal", "weather")
+
+
+def prompts_of(generator: Generator) -> torch.Tensor:
+    torch.manual_seed(1)
+    return torch.randn(len(LABELS), 5, generator.model.dimensions)
+
+
+def test_the_work_is_balanced_over_the_labels_and_cut_the_same_way() -> None:
+    work = shards(GenerateConfig(samples=100, shard_size=32), len(LABELS), seed=5)
+    assert [len(shard.labels) for shard in work] == [32, 32, 32, 4]
+    counts = Counter(label for shard in work for label in shard.labels.tolist())
+    assert max(counts.values()) - min(counts.values()) <= 1
+    again = shards(GenerateConfig(samples=100, shard_size=32), len(LABELS), seed=5)
+    assert [shard.seed for shard in work] == [shard.seed for shard in again]
+
+
+def test_no_two_shards_of_two_runs_share_a_seed() -> None:
+    seeds = {shard_seed(seed, number) for seed in range(20) for number in range(50)}
+    assert len(seeds) == 1000
+
+
+def test_a_shard_s_samples_do_not_depend_on_which_others_ran_before(tiny_generator: Make) -> None:
+    generator = tiny_generator()
+    prompts = prompts_of(generator)
+    work = shards(GenerateConfig(samples=60, shard_size=20), len(LABELS), seed=0)
+    sampling = SamplingConfig(temperature=0.9, top_p=0.95)
+
+    def written(order: list[int]) -> list[pa.Table]:
+        made = {
+            number: write_shard(work[number], generator, prompts, LABELS, sampling)
+            for number in order
+        }
+        return [made[number] for number in sorted(made)]
+
+    assert written([0, 1, 2]) == written([2, 0, 1])
+    assert written([1]) == written([0, 1, 2])[1:2]
+
+
+def test_samples_without_an_end_or_without_a_text_are_left_out(tiny_generator: Make) -> None:
+    generator = tiny_generator(max_tokens=4)
+    (work,) = shards(GenerateConfig(samples=300, shard_size=300), len(LABELS), seed=0)
+    table = write_shard(work, generator, prompts_of(generator), LABELS, SamplingConfig())
+    assert 0 < table.num_rows < 300
+    assert all(0 < len(text.split()) <= 3 for text in table["text"].to_pylist())
+    assert all(value < 0 for value in table["logprob"].to_pylist())
+    assert set(table["label"].to_pylist()) <= set(LABELS)
+    assert table["text_pair"].null_count == table.num_rows
+
+
+def test_a_pair_task_gets_two_texts(tiny_generator: Make) -> None:
+    generator = tiny_generator(pair=True, max_tokens=20)
+    (work,) = shards(GenerateConfig(samples=400, shard_size=400), len(LABELS), seed=0)
+    table = write_shard(work, generator, prompts_of(generator), LABELS, SamplingConfig())
+    assert table.num_rows > 0
+    assert all(table["text"].to_pylist())
+    assert all(table["text_pair"].to_pylist())

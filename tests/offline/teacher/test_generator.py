@@ -1,0 +1,215 @@
+"""The generator: framing texts, the miniature's warm start, loading any causal model."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from offline.tasks.prepared import Examples
+from offline.teacher.encoder import load_encoder
+from offline.teacher.framing import Framing, Sample
+from offline.teacher.generator import (
+    DESCRIPTION,
+    Generator,
+    GeneratorConfig,
+    describe_generator,
+    load_generator,
+)
+from offline.teacher.miniature import make_miniature, save_miniature
+from offline.teacher.warm_start import warm_start
+from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
+
+Make = Callable[..., Generator]
+NAMES = {"red": "red things", "blue": "blue things"}
+TEXTS = [
+    "I can't open the VPN-client (error 2.5)!",
+    "what's wrong with my e-mail, please?",
+    "Zyxwv: the printer says 'out of toner'.",
+    "12,000 rows were lost at 3:45 pm; who/what did it?",
+]
+
+
+def small_start(texts: list[str]) -> tuple[torch.nn.Module, Framing]:
+    model, tokenizer = warm_start(
+        texts, encoder="all-MiniLM-L6-v2", tokens=600, layers=2, positions=64, dropout=0.1, seed=0
+    )
+    return model, Framing(tokenizer, pair=False)
+
+
+@pytest.fixture(scope="module")
+def started() -> tuple[torch.nn.Module, Framing]:
+    return small_start(TEXTS)
+
+
+def test_every_text_of_the_task_can_be_written(started: tuple[torch.nn.Module, Framing]) -> None:
+    _, framing = started
+    for text in TEXTS:
+        sample = framing.decode(framing.encode(text))
+        assert sample == Sample(text.lower(), None, True)
+
+
+def test_an_unseen_word_is_spelt(started: tuple[torch.nn.Module, Framing]) -> None:
+    _, framing = started
+    assert framing.decode(framing.encode("qqjxk")).text == "qqjxk"
+
+
+def test_the_warm_start_s_first_token_is_the_encoder_s(
+    started: tuple[torch.nn.Module, Framing],
+) -> None:
+    """A causal mask changes nothing for the first token, nor does a head that starts as the identity."""
+    model, framing = small_start(TEXTS)
+    source = load_encoder()
+    token = framing.tokenizer.convert_tokens_to_ids("printer")
+    theirs = source.tokenizer.convert_tokens_to_ids("printer")
+    encoder = source.model.encoder.layer[:2]
+    hidden = source.model.embeddings(torch.tensor([[theirs]]))
+    for layer in encoder:
+        hidden = layer(hidden)
+        hidden = hidden[0] if isinstance(hidden, tuple) else hidden
+    model.train(False)
+    with torch.no_grad():
+        output = model(input_ids=torch.tensor([[token]]), output_hidden_states=True)
+        transformed = model.cls.predictions.transform(output.hidden_states[-1])
+    torch.testing.assert_close(output.hidden_states[-1], hidden.detach(), rtol=1e-4, atol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(
+        transformed, hidden - hidden.mean(-1, keepdim=True), dim=-1
+    )
+    assert float(cosine.detach()) > 0.99
+
+
+def test_a_vocabulary_is_filled_up_with_neighbours(
+    started: tuple[torch.nn.Module, Framing],
+) -> None:
+    _, framing = started
+    vocabulary = framing.tokenizer.get_vocab()
+    assert len(vocabulary) == 600
+    assert sorted(vocabulary.values()) == list(range(600))
+    assert {"printers", "mail"} <= set(vocabulary), "near to `printer` and `e-mail`"
+
+
+def test_only_a_bert_can_be_started_from(tiny_directory: Callable[[str], Path]) -> None:
+    with pytest.raises(InvalidConfig, match=r"'gpt2'.*generator\.model"):
+        warm_start(
+            TEXTS, encoder=str(tiny_directory("gpt2")), tokens=500, layers=2, positions=64,
+            dropout=0.0, seed=0,
+        )  # fmt: skip
+
+
+def test_pairs_are_two_texts_with_a_separator(tiny_generator: Make) -> None:
+    framing = tiny_generator(pair=True).framing
+    ids = framing.encode("red sky", "blue sea")
+    assert framing.decode(ids) == Sample("red sky", "blue sea", True)
+    assert framing.decode(ids[:-1]) == Sample("red sky", "blue sea", False)
+    assert framing.decode(framing.encode("red sky")[:2]) == Sample("red sky", None, False)
+
+
+def test_a_name_is_laid_out_to_a_fixed_width(tiny_generator: Make) -> None:
+    framing = tiny_generator().framing
+    words = framing.tokenizer.convert_ids_to_tokens
+    assert words(framing.name("big dog", 5)) == ["<s>", "<s>", "big", "dog", ":"]
+    assert words(framing.name("", 3)) == ["<s>", "<s>", ":"]
+    assert words(framing.name("a very big old dog", 4)) == ["a", "very", "big", ":"]
+    assert framing.name_width(["big dog", "a very big old dog"]) == 7
+
+
+def miniature(seed: int, directory: Path, epochs: int = 2) -> dict[str, object]:
+    texts = ["the red car", "red roses and red wine", "blue whales", "the blue sky is blue"]
+    config = GeneratorConfig(
+        layers=1,
+        vocabulary=500,
+        epochs=epochs,
+        batch_size=2,
+        max_tokens=16,
+        precision="float32",
+        learning_rate=2e-3,
+    )
+    made = make_miniature(
+        Examples(texts, None, ["red", "red", "blue", "blue"]),
+        Examples(["grey cats", "no colour at all"], None, None),
+        NAMES,
+        config,
+        pair=False,
+        seed=seed,
+        report=lambda done, total, figures: None,
+    )
+    save_miniature(made, directory, "float32")
+    found = describe_generator(config, pair=False, names=list(NAMES.values()), directory=directory)
+    (directory / DESCRIPTION).write_text(json.dumps(found))
+    return {**found, "loss": made.loss, "steps": made.steps}
+
+
+def test_the_miniature_learns_its_texts_and_comes_back_frozen(tmp_path: Path) -> None:
+    short = miniature(0, tmp_path, epochs=1)
+    long = miniature(0, tmp_path, epochs=20)
+    assert long["loss"] < short["loss"] - 1.0
+    assert long["steps"] == 20 * 3
+    generator = load_generator(tmp_path)
+    assert not any(tensor.requires_grad for tensor in generator.model.model.parameters())
+    assert generator.identity == long["identity"]
+    assert generator.parameters == long["parameters"]
+    text = generator.framing.encode("blue whales")
+    texts = torch.tensor([text, text])
+    prompts = generator.model.embed(
+        torch.tensor(
+            [generator.framing.name(name, generator.name_width) for name in NAMES.values()]
+        )
+    )
+    scored = generator.model.score(prompts, torch.arange(2), texts).logits.log_softmax(-1)
+    red, blue = scored.gather(-1, texts.unsqueeze(-1)).sum((1, 2)).tolist()
+    assert blue > red + 0.3, "the text was learnt behind its own label's words"
+
+
+def test_the_same_seed_makes_the_same_miniature_to_the_last_bit(tmp_path: Path) -> None:
+    directories = [tmp_path / name for name in ("first", "again", "other")]
+    for directory, seed in zip(directories, (0, 0, 1), strict=True):
+        directory.mkdir()
+        miniature(seed, directory)
+    first, again, other = (
+        (directory / "model" / "model.safetensors").read_bytes() for directory in directories
+    )
+    assert first == again
+    assert first != other
+
+
+def test_a_model_directory_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
+    config = GeneratorConfig(model=str(tmp_path / "no-such-model"))
+    started = time.monotonic()
+    with pytest.raises(ModelNotFound, match="no-such-model does not exist"):
+        describe_generator(config, pair=False, names=["a"], directory=tmp_path)
+    assert time.monotonic() - started < 5
+
+
+def test_a_model_with_pickled_weights_alone_is_refused(
+    tmp_path: Path, tiny_directory: Callable[[str], Path]
+) -> None:
+    directory = tiny_directory("gpt2")
+    (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
+    config = GeneratorConfig(model=str(directory))
+    with pytest.raises(ModelNotFound, match="no safetensors"):
+        describe_generator(config, pair=False, names=["a"], directory=tmp_path)
+
+
+def test_an_encoder_is_no_generator(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    named = GeneratorConfig(model=str(tmp_path / "t5"))
+    with pytest.raises(InvalidConfig, match="no causal language model"):
+        describe_generator(named, pair=False, names=["a"], directory=tmp_path)
+
+
+def test_prompt_and_sample_must_fit_into_the_model(
+    tmp_path: Path, tiny_directory: Callable[[str], Path]
+) -> None:
+    config = GeneratorConfig(model=str(tiny_directory("gpt2")), max_tokens=60)
+    with pytest.raises(InvalidConfig, match=r"64\s+positions.*max_tokens"):
+        describe_generator(config, pair=False, names=["red"], directory=tmp_path)
+
+
+def test_a_stage_without_its_files_is_corrupt(tmp_path: Path) -> None:
+    with pytest.raises(CorruptArtifact, match=DESCRIPTION):
+        load_generator(tmp_path)

@@ -1,0 +1,158 @@
+"""Soft prompts: where they start, what tuning does, and their files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import peft
+import pytest
+import torch
+
+from offline.teacher.generator import Generator
+from offline.teacher.prompt_files import WEIGHTS, load_prompts, save_prompts
+from offline.teacher.soft_prompt import SoftPromptConfig, name_prompt, split_by_label, tune
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+
+Make = Callable[..., Generator]
+KINDS = ("gpt2", "llama", "qwen2", "bert")
+NAMES = ["colour", "animal", "the weather"]
+TEXTS = {
+    0: ["red", "green blue", "the sky is blue", "a red sun", "green grass", "blue sea"],
+    1: [
+        "the dog runs",
+        "a cat sleeps",
+        "the bird sings",
+        "a big dog",
+        "old cat",
+        "a new bird runs",
+    ],
+    2: ["rain", "the sun was big", "rain rain", "a small moon", "very big rain", "the moon"],
+}
+
+
+def examples(generator: Generator) -> tuple[list[list[int]], list[int]]:
+    rows = [(text, label) for label, texts in TEXTS.items() for text in texts]
+    return [generator.framing.encode(text) for text, _ in rows], [label for _, label in rows]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_untuned_prompt_reads_as_the_label_s_words(tiny_generator: Make, kind: str) -> None:
+    generator = tiny_generator(kind)
+    prompts = name_prompt(generator, NAMES, shared=2, own=0).fixed()
+    words = [generator.framing.name(name, prompts.shape[1]) for name in NAMES]
+    ids = generator.framing.encode("the sky is blue")
+    texts = torch.tensor([[*name, *ids] for name in words])
+    expected = generator.model.model(input_ids=texts).logits[:, len(words[0]) - 1 : -1]
+    scored = generator.model.score(prompts, torch.arange(3), torch.tensor([ids] * 3))
+    torch.testing.assert_close(scored.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tuning_raises_the_likelihood_and_leaves_the_model_bit_identical(
+    tiny_generator: Make, kind: str
+) -> None:
+    generator = tiny_generator(kind)
+    before = {name: tensor.clone() for name, tensor in generator.model.model.state_dict().items()}
+    texts, labels = examples(generator)
+    prompt = name_prompt(generator, NAMES, shared=2, own=0)
+    config = SoftPromptConfig(
+        epochs=15, batch_size=8, held_out=0.2, learning_rate=3e-2, shared_learning_rate=1e-2
+    )
+    tuned = tune(
+        prompt, generator, texts, labels, config, seed=0, report=lambda done, total, figures: None
+    )
+    assert tuned.after < tuned.before - 0.1
+    assert tuned.after == min(row["held_out_loss"] for row in tuned.rows)
+    after = generator.model.model.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert not any(tensor.requires_grad for tensor in generator.model.model.parameters())
+    assert all(tensor.grad is None for tensor in generator.model.model.parameters())
+
+
+def test_tuning_keeps_the_epoch_that_the_held_out_texts_like_best(tiny_generator: Make) -> None:
+    generator = tiny_generator()
+    labels = [label for label in range(3) for _ in range(6)]
+    tuned_rows, _ = split_by_label(labels, 0.2, seed=0)
+    # Texts that are held out go on where those that are tuned on end: sooner or later a gain there is
+    # a loss here.
+    texts = [
+        generator.framing.encode("red sun" if row in tuned_rows else "red sun cat sleeps moon")
+        for row in range(len(labels))
+    ]
+    prompt = name_prompt(generator, NAMES, shared=2, own=0)
+    config = SoftPromptConfig(
+        epochs=60, patience=2, held_out=0.2, learning_rate=0.1, shared_learning_rate=0.1
+    )
+    tuned = tune(
+        prompt, generator, texts, labels, config, seed=0, report=lambda done, total, figures: None
+    )
+    losses = [row["held_out_loss"] for row in tuned.rows]
+    assert len(losses) < 61, "it should stop early"
+    assert losses.index(min(losses)) == len(losses) - 3, "two epochs after the best one"
+    assert tuned.after == min(losses)
+    again = tune(
+        prompt, generator, texts, labels, config.model_copy(update={"epochs": 0}), seed=0,
+        report=lambda done, total, figures: None,
+    )  # fmt: skip
+    assert again.before == tuned.after, "the prompt that is left is that epoch's"
+
+
+def test_accumulated_gradients_make_the_step_of_the_whole_batch(tiny_generator: Make) -> None:
+    def tuned(batch_size: int, accumulate: int) -> torch.Tensor:
+        generator = tiny_generator()
+        texts, labels = examples(generator)
+        # All of one length, so that means of parts are the mean of the whole.
+        texts = [[*ids[:-1], *[7] * (6 - len(ids)), ids[-1]] for ids in texts]
+        prompt = name_prompt(generator, NAMES, shared=2, own=0)
+        config = SoftPromptConfig(
+            epochs=1, batch_size=batch_size, accumulate=accumulate, held_out=0.5, learning_rate=1e-3
+        )
+        tune(
+            prompt, generator, texts, labels, config, seed=0,
+            report=lambda done, total, figures: None,
+        )  # fmt: skip
+        return prompt.fixed()
+
+    torch.testing.assert_close(tuned(9, 1), tuned(3, 3), rtol=0, atol=2e-5)
+
+
+def test_every_label_is_tuned_on_and_held_out() -> None:
+    labels = [0, 0, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2]
+    tuned, held_out = split_by_label(labels, 0.2, seed=3)
+    assert sorted([*tuned, *held_out]) == list(range(len(labels)))
+    assert sorted(labels[row] for row in held_out) == [0, 1, 2, 2]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2"])
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_peft_loads_the_file_and_gives_the_same_logits(
+    tiny_generator: Make, tmp_path: Path, kind: str
+) -> None:
+    generator = tiny_generator(kind)
+    torch.manual_seed(2)
+    prompts = torch.randn(3, 5, generator.model.dimensions)
+    save_prompts(prompts, NAMES, "tiny", tmp_path)
+    ids = torch.randint(5, 30, (3, 6))
+    ours = generator.model.score(prompts, torch.arange(3), ids).logits
+    theirs = peft.PeftModel.from_pretrained(generator.model.model, tmp_path)(
+        input_ids=ids, task_ids=torch.arange(3)
+    ).logits
+    torch.testing.assert_close(theirs[:, 4:-1], ours, rtol=1e-4, atol=1e-4)
+
+
+def test_a_prompt_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    prompts = torch.randn(3, 4, 8)
+    save_prompts(prompts, NAMES, "tiny", tmp_path)
+    assert torch.equal(load_prompts(tmp_path, NAMES), prompts)
+
+
+def test_a_prompt_for_other_labels_is_refused(tmp_path: Path) -> None:
+    save_prompts(torch.randn(3, 4, 8), NAMES, "tiny", tmp_path)
+    with pytest.raises(IncompatibleArtifacts, match="the weather"):
+        load_prompts(tmp_path, ["colour", "animal", "traffic"])
+
+
+def test_a_damaged_prompt_is_refused(tmp_path: Path) -> None:
+    save_prompts(torch.randn(3, 4, 8), NAMES, "tiny", tmp_path)
+    (tmp_path / WEIGHTS).write_bytes((tmp_path / WEIGHTS).read_bytes()[:-9])
+    with pytest.raises(CorruptArtifact, match=str(tmp_path)):
+        load_prompts(tmp_path, NAMES)
