@@ -18,5 +18,5 @@ STAGES = (
     _stage("student", "prepare", "labeller", "knowledge"),
     _stage("baselines", "prepare", "labeller", "knowledge"),
     _stage("index", "knowledge", "student", section="store"),
-    _stage("evaluate", "prepare", "labeller", "knowledge", "baselines", "index"),
+    _stage("evaluate", "prepare", "labeller", "baselines", "index"),
 )

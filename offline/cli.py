@@ -1,0 +1,249 @@
+"""The command `retrikt`: thin commands over the functions that do the work.
+
+Everything heavy is imported inside the command that needs it, so that `--help`, `release` and `serve`
+start at once, and the serving commands work where torch is not installed.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from services.platform.errors import InvalidConfig, RetriktError
+
+app = typer.Typer(
+    help="Move a large language model's knowledge into a searchable store, and serve a student of 1 % "
+    "of its size that looks things up.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+release_app = typer.Typer(
+    help="Releases of a task: list, show, switch, go back.", no_args_is_help=True
+)
+app.add_typer(release_app, name="release")
+
+Config = Annotated[
+    str, typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="section.key=value, over the file. May be given several times."),
+]
+Output = Annotated[Path, typer.Option(help="Where the directories of the tasks are.")]
+TaskDirectory = Annotated[
+    Path | None, typer.Option(help="A task's directory; by default the only one below ./runs.")
+]
+Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")]
+
+RUNS = Path("runs")
+
+
+@app.command()
+def run(
+    config: Config,
+    seed: Annotated[int | None, typer.Option(help="In place of the configuration's.")] = None,
+    overrides: Overrides = None,
+    output: Output = RUNS,
+    upto: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Say what would run, and why.")] = False,
+) -> None:
+    """Build a release from task data: every stage that is not up to date, then the report."""
+    from offline import run as pipeline
+
+    settings = pipeline.load(config, overrides or [])
+    task = pipeline.TaskRun(settings, output, _console())
+    if dry_run:
+        _print_plan(task.plan(seed, upto))
+        return
+    task.run(seed, upto)
+
+
+@app.command()
+def evaluate(
+    config: Config = "helpdesk",
+    seeds: Annotated[list[int] | None, typer.Option(help="For example: --seeds 0 1 2")] = None,
+    overrides: Overrides = None,
+    output: Output = RUNS,
+) -> None:
+    """Run the chain up to the evaluation for several seeds, and write the report over all of them."""
+    from offline import run as pipeline
+
+    settings = pipeline.load(config, overrides or [])
+    pipeline.TaskRun(settings, output, _console()).evaluate(seeds or [settings.seed])
+
+
+@app.command()
+def quickstart(output: Output = RUNS) -> None:
+    """Run the task `helpdesk` end to end, then ask the served release for a prediction over HTTP."""
+    from offline.quickstart import quickstart as start
+
+    start(output, _console())
+
+
+@app.command()
+def serve(
+    port: Port = 8000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    task_dir: TaskDirectory = None,
+    store_url: Annotated[
+        str | None, typer.Option(help="A store service to ask; without it the store is embedded.")
+    ] = None,
+) -> None:
+    """Serve the live release of a task: POST /predict."""
+    from services.platform.settings import load_settings
+    from services.student.app import run as run_student
+    from services.student.settings import StudentSettings
+
+    settings = load_settings(
+        StudentSettings,
+        task_dir=_task_directory(task_dir),
+        host=host,
+        port=port,
+        store_url=store_url,
+    )
+    run_student(settings, on_bound=_say_where)
+
+
+@app.command()
+def store(
+    port: Port = 8001,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    task_dir: TaskDirectory = None,
+) -> None:
+    """Serve the store versions of a task: POST /v1/versions/{version}/search."""
+    from services.platform.settings import load_settings
+    from services.store.app import run as run_store
+    from services.store.settings import StoreSettings
+
+    settings = load_settings(
+        StoreSettings,
+        directory=_task_directory(task_dir) / "store",
+        releases=_task_directory(task_dir) / "releases",
+        host=host,
+        port=port,
+    )
+    run_store(settings, on_bound=_say_where)
+
+
+@release_app.command("list")
+def release_list(task_dir: TaskDirectory = None) -> None:
+    """Every release, the newest first."""
+    releases = _releases(task_dir)
+    live = releases.live()
+    table = Table("release", "created", "items", "accuracy", "state")
+    for manifest in sorted(releases.list(), key=lambda item: item.created_at, reverse=True):
+        state = "live" if live and manifest.release == live.release else ""
+        if live and manifest.release == live.previous:
+            state = "previous"
+        if not state and manifest.gate:
+            state = "refused"
+        accuracy = manifest.metrics.get("accuracy")
+        shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
+        table.add_row(manifest.release, manifest.created_at, str(manifest.items), shown, state)
+    _console().print(table)
+
+
+@release_app.command("show")
+def release_show(release: str, task_dir: TaskDirectory = None) -> None:
+    """The manifest of a release, as JSON."""
+    manifest = _releases(task_dir).get(release)
+    print(json.dumps(manifest.model_dump(mode="json"), indent=2))
+
+
+@release_app.command("activate")
+def release_activate(release: str, task_dir: TaskDirectory = None) -> None:
+    """Make a release the live one; running servers follow within a second."""
+    pointer = _releases(task_dir).activate(release)
+    print(f"live: {pointer.release} (before: {pointer.previous or 'none'})")
+
+
+@release_app.command("rollback")
+def release_rollback(task_dir: TaskDirectory = None) -> None:
+    """Make the release before the live one live again."""
+    pointer = _releases(task_dir).rollback()
+    print(f"live: {pointer.release} (before: {pointer.previous or 'none'})")
+
+
+def _console() -> Console:
+    """Standard output; progress goes there on a terminal, else as JSON events to standard error."""
+    from services.platform.logs import configure_logs
+
+    terminal = sys.stdout.isatty()
+    configure_logs("retrikt", "warning" if terminal else "info")
+    return Console(width=None if terminal else 140)
+
+
+def _say_where(url: str) -> None:
+    print(f"serving on {url}", flush=True)
+
+
+def _releases(task_dir: Path | None) -> Any:
+    from services.releases.directory import ReleaseDirectory
+
+    return ReleaseDirectory(_task_directory(task_dir) / "releases")
+
+
+def _task_directory(given: Path | None) -> Path:
+    if given is not None:
+        if not given.is_dir():
+            raise InvalidConfig(
+                f"The task directory {given} does not exist.",
+                hint="Make a release with `retrikt run CONFIG`, or name another with --task-dir.",
+            )
+        return given
+    found = sorted(path.parent for path in RUNS.glob("*/releases"))
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise InvalidConfig(
+            f"There is no task with a release below {RUNS}.",
+            hint="Make one with `make quickstart` or `retrikt run CONFIG`, or name one with --task-dir.",
+        )
+    raise InvalidConfig(
+        f"There are several tasks below {RUNS}: {', '.join(path.name for path in found)}.",
+        hint=f"Name one: --task-dir {found[0]}",
+    )
+
+
+def _print_plan(steps: Any) -> None:
+    table = Table("stage", "", "why", "key")
+    for step in steps:
+        table.add_row(step.stage, "run" if step.runs else "keep", step.reason, step.key or "")
+    _console().print(table)
+
+
+def _spread(arguments: Sequence[str], name: str) -> list[str]:
+    """`--seeds 0 1 2` as `--seeds 0 --seeds 1 --seeds 2`, the only form that click reads."""
+    spread: list[str] = []
+    place = 0
+    while place < len(arguments):
+        argument = arguments[place]
+        place += 1
+        spread.append(argument)
+        if argument != name or place == len(arguments):
+            continue
+        spread.append(arguments[place])
+        place += 1
+        while place < len(arguments) and arguments[place].isdigit():
+            spread += [name, arguments[place]]
+            place += 1
+    return spread
+
+
+def main() -> None:
+    """Entry point. Exit status: 0, 2 for bad input, else the error's own (`services.platform.errors`)."""
+    try:
+        app(_spread(sys.argv[1:], "--seeds"))
+    except RetriktError as error:
+        console = Console(stderr=True)
+        console.print(f"[bold red]error[/] [dim]{error.code}[/]", end=" ")
+        console.print(error.message, markup=False, highlight=False)
+        if error.hint:
+            console.print(error.hint, markup=False, highlight=False)
+        sys.exit(error.exit_code)

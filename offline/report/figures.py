@@ -1,0 +1,141 @@
+"""The report's pictures, as SVG text."""
+
+import io
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.manifold import TSNE
+
+matplotlib.rcParams.update(
+    {
+        "svg.hashsalt": "retrikt",
+        "font.family": "sans-serif",
+        "font.size": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.color": "#e5e7eb",
+        "axes.axisbelow": True,
+    }
+)
+
+OURS_COLOUR, OTHER_COLOUR, TEACHER_COLOUR = "#0f766e", "#64748b", "#b45309"
+MAP_POINTS = 1_500
+
+
+def ppo_curves(steps: Sequence[Mapping[str, float]]) -> str:
+    """Reward, label agreement and diversity over the steps of PPO.
+
+    Args:
+        steps: rows of the stage's log, each with `step`; a figure that a row lacks leaves a gap.
+    """
+    panels = (
+        ("reward", "reward"),
+        ("label_agreement", "label agreement"),
+        ("distinct_2", "distinct 2-grams"),
+        ("kl", "KL to the tuned prompt"),
+    )
+    figure = Figure(figsize=(9.6, 2.5), layout="constrained")
+    axes = figure.subplots(1, len(panels))
+    for axis, (name, title) in zip(axes, panels, strict=True):
+        points = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
+        if points:
+            x, y = np.array(points).T
+            axis.plot(x, y, color=OURS_COLOUR, alpha=0.35, linewidth=1)
+            axis.plot(x, _smooth(y), color=OURS_COLOUR, linewidth=1.8)
+        axis.set_title(title)
+        axis.set_xlabel("PPO step")
+    return _svg(figure)
+
+
+def store_map(vectors: NDArray[np.float32], labels: Sequence[str], names: Sequence[str]) -> str:
+    """The store in two dimensions (t-SNE of at most 1,500 items), coloured by label.
+
+    Args:
+        vectors: (n, d) of unit length.
+        labels: (n,) the most probable label of each item.
+        names: labels in the order of the legend.
+    """
+    rows = np.random.default_rng(0).permutation(len(vectors))[:MAP_POINTS]
+    perplexity = min(30.0, max(2.0, (len(rows) - 1) / 4))
+    points = TSNE(perplexity=perplexity, init="pca", random_state=0, max_iter=500).fit_transform(
+        vectors[rows].astype(np.float32)
+    )
+    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    axis = figure.subplots()
+    chosen = np.array(labels)[rows]
+    palette = matplotlib.colormaps["tab20"]
+    shown = [name for name in names if np.any(chosen == name)]
+    for position, name in enumerate(shown):
+        inside = points[chosen == name]
+        colour = palette(position % 20)
+        axis.scatter(inside[:, 0], inside[:, 1], s=9, color=colour, label=name, linewidths=0)
+        if len(shown) > 20:
+            axis.annotate(name, inside.mean(0), fontsize=5, ha="center")
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.grid(visible=False)
+    if len(shown) <= 20:
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
+    return _svg(figure)
+
+
+def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> str:
+    """Accuracy of each system over its number of weights, with the spread over seeds.
+
+    Args:
+        systems: for each name `parameters`, `mean` and `std`.
+    """
+    figure = Figure(figsize=(6.4, 3.4), layout="constrained")
+    axis = figure.subplots()
+    for name, found in systems.items():
+        colour = {"retrikt": OURS_COLOUR, "teacher": TEACHER_COLOUR}.get(name, OTHER_COLOUR)
+        axis.errorbar(
+            found["parameters"], found["mean"], yerr=found["std"], fmt="o", color=colour, capsize=3
+        )
+        axis.annotate(
+            name,
+            (found["parameters"], found["mean"]),
+            xytext=(7, 3),
+            textcoords="offset points",
+            color=colour,
+            weight="bold" if name == "retrikt" else "normal",
+        )
+    axis.set_xscale("log")
+    axis.margins(x=0.2, y=0.15)
+    axis.set_xlabel("parameters")
+    axis.set_ylabel("test accuracy")
+    return _svg(figure)
+
+
+def stage_times(seconds: Mapping[str, float]) -> str:
+    """Seconds of each stage, first stage on top."""
+    figure = Figure(figsize=(6.4, 0.32 * len(seconds) + 0.7), layout="constrained")
+    axis = figure.subplots()
+    names = list(seconds)[::-1]
+    bars = axis.barh(names, [seconds[name] for name in names], color=OURS_COLOUR)
+    axis.bar_label(bars, fmt="%.1f s", padding=3)
+    axis.margins(x=0.12)
+    axis.grid(visible=False, axis="y")
+    axis.set_xlabel("seconds")
+    return _svg(figure)
+
+
+def _smooth(values: NDArray[np.float64], width: int = 5) -> NDArray[np.float64]:
+    """Centred mean over up to `width` values."""
+    half = width // 2
+    parts: list[float] = [
+        float(np.mean(values[max(0, place - half) : place + half + 1]))
+        for place in range(len(values))
+    ]
+    return np.array(parts)
+
+
+def _svg(figure: Figure) -> str:
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

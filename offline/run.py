@@ -1,0 +1,132 @@
+"""One task's runs: the chain of stages for a seed, the release that comes of it, the report over seeds."""
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from offline.configs.run import RunConfig, load_run_config
+from offline.pipeline.chain import Chain, Step, hash_outside, run_lock
+from offline.pipeline.progress import choose_display
+from offline.pipeline.release_stages import STAGES
+from offline.report.evaluation import OURS
+from offline.report.page import write_page
+from offline.report.summary import FinishedRun, size_of, summarise
+from offline.report.table import print_systems
+from offline.stages.index import CANDIDATE
+from offline.store.publish import Published, publish
+from offline.tasks.prepared import PreparedTask
+from services.platform.errors import InvalidConfig
+
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+
+
+class TaskRun:
+    """Runs of one configuration in one task directory."""
+
+    def __init__(self, config: RunConfig, output: Path, console: Console) -> None:
+        self.config = config
+        self.directory = output / config.task.name
+        self._console = console
+        self._display = choose_display(console)
+
+    def plan(self, seed: int | None = None, upto: str | None = None) -> Iterator[Step]:
+        """What `run` would do, and why; nothing is run or written."""
+        return self._chain(upto).plan(self._seed(seed))
+
+    def run(self, seed: int | None = None, upto: str | None = None) -> Published | None:
+        """Run what is not up to date, publish the release, write the report.
+
+        Returns:
+            What became of the release; None where `upto` ended the run before one was made.
+
+        Raises:
+            AlreadyRunning: another run works in this task's directory.
+            RetriktError: whatever a stage raises; finished stages are kept.
+        """
+        number = self._seed(seed)
+        with run_lock(self.directory):
+            finished = self._finish(number, upto)
+            if upto is not None:
+                return None
+            started = time.perf_counter()
+            metrics = finished.read("evaluate", "metrics.json")["systems"][OURS]
+            published = publish(
+                finished.path("index", CANDIDATE),
+                metrics,
+                PreparedTask.load(finished.path("prepare")).examples("validation"),
+                self.directory,
+                self.config.store,
+                self.config.release,
+            )
+            seconds = time.perf_counter() - started
+            self._display.finished("release", round(seconds, 3), published.figures())
+            for reason in published.reasons:
+                self._console.print(f"[yellow]not activated[/]: {reason}", highlight=False)
+            self._report({number, *self._reported_seeds()}, seconds)
+        return published
+
+    def evaluate(self, seeds: Sequence[int]) -> None:
+        """Run the chain up to the evaluation for each seed, and write the report over all of them."""
+        with run_lock(self.directory):
+            for seed in seeds:
+                self._console.rule(f"seed {seed}")
+                self._finish(seed, None)
+            self._report(set(seeds), None)
+
+    def _finish(self, seed: int, upto: str | None) -> FinishedRun:
+        chain = self._chain(upto)
+        return FinishedRun(seed, chain.root, chain.run(seed, self._display))
+
+    def _report(self, seeds: set[int], release_seconds: float | None) -> None:
+        runs = [run for seed in sorted(seeds) if (run := self._finished(seed)) is not None]
+        version = runs[0].manifests["index"].metrics["store_version"]
+        store_bytes = size_of(self.directory / "store" / str(version))
+        report = summarise(self.config.task.name, runs, store_bytes, release_seconds)
+        path = self.directory / REPORT_JSON
+        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        write_page(self.directory / REPORT_HTML, report, runs[0])
+        print_systems(self._console, report)
+        self._console.print(f"report: {self.directory / REPORT_HTML}", highlight=False)
+
+    def _finished(self, seed: int) -> FinishedRun | None:
+        """The seed's run, where every stage of it is up to date."""
+        chain = self._chain(None)
+        done = chain.finished(seed)
+        return None if done is None else FinishedRun(seed, chain.root, done)
+
+    def _reported_seeds(self) -> list[int]:
+        """Seeds of the report that is there: a run of one seed does not take the others out of it."""
+        try:
+            found = json.loads((self.directory / REPORT_JSON).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return []
+        return list(found.get("seeds", []))
+
+    def _chain(self, upto: str | None) -> Chain:
+        sections = {stage.section: getattr(self.config, stage.section) for stage in STAGES}
+        chain = Chain(
+            stages=STAGES,
+            root=self.directory / "stages",
+            sections=sections,
+            outside={"prepare": hash_outside(self.config.task.data.files())},
+        )
+        if upto is None:
+            return chain
+        names = [stage.name for stage in STAGES]
+        if upto not in names:
+            raise InvalidConfig(
+                f"There is no stage {upto!r}.", hint=f"The stages are {', '.join(names)}."
+            )
+        return chain.upto(upto)
+
+    def _seed(self, seed: int | None) -> int:
+        return self.config.seed if seed is None else seed
+
+
+def load(name: str, overrides: Sequence[str]) -> RunConfig:
+    """The configuration of that path or ready name; see `load_run_config`."""
+    return load_run_config(name, overrides)

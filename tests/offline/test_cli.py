@@ -1,0 +1,102 @@
+"""The command says clearly what is wrong, with the error's own exit status, and starts without torch."""
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offline.cli import _spread
+
+
+def retrikt(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "offline", *arguments],
+        cwd=where,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["a", "--seeds", "0", "1", "2"], ["a", "--seeds", "0", "--seeds", "1", "--seeds", "2"]),
+        (["--seeds", "0", "--output", "x"], ["--seeds", "0", "--output", "x"]),
+        (["--seeds", "0", "1", "x"], ["--seeds", "0", "--seeds", "1", "x"]),
+        (["--seeds"], ["--seeds"]),
+        (["run", "1"], ["run", "1"]),
+    ],
+)
+def test_several_seeds_follow_one_option(given: list[str], expected: list[str]) -> None:
+    assert _spread(given, "--seeds") == expected
+
+
+def test_help_names_every_command_and_needs_no_torch(tmp_path: Path) -> None:
+    program = (
+        "import sys, runpy\n"
+        "for name in ('torch', 'transformers', 'sklearn'): sys.modules[name] = None\n"
+        "sys.argv = ['retrikt', '--help']\n"
+        "runpy.run_module('offline')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    for command in ("run", "evaluate", "quickstart", "serve", "store", "release"):
+        assert command in done.stdout
+
+
+def test_a_configuration_that_is_not_there_is_named(tmp_path: Path) -> None:
+    done = retrikt("run", "nothing", where=tmp_path)
+    assert done.returncode == 2
+    assert "There is no configuration 'nothing'" in done.stderr
+    assert "helpdesk" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_value_is_told_with_its_line_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "task:\n  name: toy\n  labels: [a, b]\n  data: {train: t.jsonl, test: t.jsonl}\nppo:\n  stepz: 3\n"
+    )
+    done = retrikt("run", "task.yaml", where=tmp_path)
+    assert done.returncode == 2
+    assert "task.yaml:6: unknown key 'ppo.stepz'. Did you mean 'steps'?" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["task.yaml"]
+
+
+def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "task.yaml").write_text(
+        "task:\n  name: toy\n  labels: [a, b]\n  data: {train: t.jsonl, test: t.jsonl}\n"
+    )
+    done = retrikt("run", "task.yaml", where=tmp_path)
+    assert done.returncode == 2
+    assert "t.jsonl does not exist" in done.stderr
+
+
+def test_serving_without_a_release_says_how_to_make_one(tmp_path: Path) -> None:
+    done = retrikt("serve", where=tmp_path)
+    assert done.returncode == 2
+    assert "make quickstart" in done.stderr
+
+
+def test_a_busy_port_is_told(tmp_path: Path) -> None:
+    (tmp_path / "runs/toy/releases").mkdir(parents=True)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = retrikt("serve", "--port", str(port), where=tmp_path)
+    assert done.returncode == 7
+    assert f"{port}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_release_that_is_not_there_is_named(tmp_path: Path) -> None:
+    (tmp_path / "runs/toy/releases").mkdir(parents=True)
+    done = retrikt("release", "activate", "r-000000000000", where=tmp_path)
+    assert done.returncode == 3
+    assert "There is no release 'r-000000000000'" in done.stderr
