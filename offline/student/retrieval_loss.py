@@ -62,24 +62,28 @@ class Batch(NamedTuple):
 
 
 class RetrievalLoss:
-    """Keeps the latest items as candidates."""
+    """Keeps the latest items as candidates.
+
+    Attributes:
+        latest: at most `candidates` of them, without gradients; None before the first batch.
+    """
 
     def __init__(self, config: RetrievalConfig) -> None:
         self._config = config
-        self._latest: Batch | None = None
+        self.latest: Batch | None = None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """The two parts, each a mean over the batch; the batch then joins the candidates."""
         config = self._config
-        found = batch if self._latest is None else _joined(batch, self._latest)
+        found = batch if self.latest is None else _joined(batch, self.latest)
         same = batch.texts[:, None] == found.texts
         scores = (batch.queries @ found.queries.T / config.temperature).masked_fill(same, _NEVER)
         logarithms = functional.log_softmax(scores, dim=1)
         relevance = self._relevance(batch, found, same, logarithms)
         store = logarithms.exp() @ found.soft_labels
         answer = -(batch.soft_labels * (store + _SMALLEST).log()).sum(1).mean()
-        latest = _joined(batch._replace(queries=batch.queries.detach()), self._latest)
-        self._latest = Batch(*(part[: config.candidates] for part in latest))
+        latest = _joined(batch._replace(queries=batch.queries.detach()), self.latest)
+        self.latest = Batch(*(part[: config.candidates] for part in latest))
         return relevance, answer
 
     def _relevance(self, batch: Batch, found: Batch, same: Tensor, logarithms: Tensor) -> Tensor:

@@ -189,7 +189,8 @@ def gate_features(head: Array, store: Array, similarities: Array) -> Array:
             _entropy(head),
             xp.max(store, axis=-1),
             _entropy(store),
-            xp.sum(xp.sqrt(head * store), axis=-1),
+            # The floor keeps the root's gradient finite where one of them is 0.
+            xp.sum(xp.sqrt(head * store + 1e-12), axis=-1),
             best,
             best - mean,
         ],

@@ -1,0 +1,155 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from offline.student.mixing_fit import (
+    FittedMixing,
+    FittingRows,
+    MixingConfig,
+    fit_mixing,
+    nearest_items,
+    same_texts,
+)
+from services.student.mixing import mix
+
+Floats = NDArray[np.float32]
+CONFIG = MixingConfig(k=(4, 8))
+LABELS = 4
+
+
+def unit(vectors: NDArray[np.float64]) -> Floats:
+    normed: Floats = (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+    return normed
+
+
+def rows(head: float, store: float, count: int = 400, seed: int = 0) -> FittingRows:
+    """Rows whose head and store name the right label that often, both always sure of themselves."""
+    random = np.random.default_rng(seed)
+    gold = random.integers(0, LABELS, size=count)
+
+    def answers(right: float) -> NDArray[np.int64]:
+        wrong = (gold + random.integers(1, LABELS, size=count)) % LABELS
+        return np.where(random.uniform(size=count) < right, gold, wrong)
+
+    hot = np.eye(LABELS, dtype=np.float32)
+    logits = 6 * hot[answers(head)] + random.normal(size=(count, LABELS)).astype(np.float32)
+    neighbours = 0.9 * hot[answers(store)] + 0.1 / LABELS
+    similarities = -np.sort(-random.uniform(0.3, 0.9, size=(count, 8))).astype(np.float32)
+    return FittingRows(
+        logits,
+        hot[gold],
+        similarities,
+        np.repeat(neighbours[:, None], 8, axis=1).astype(np.float32),
+    )
+
+
+def accuracy(fitted: FittedMixing, fresh: FittingRows) -> float:
+    k = fitted.parameters.k
+    mixed = mix(
+        fresh.logits, fresh.similarities[:, :k], fresh.neighbour_labels[:, :k], fitted.parameters
+    )
+    return float(np.mean(mixed.probabilities.argmax(1) == fresh.targets.argmax(1)))
+
+
+def test_a_store_that_knows_more_gets_the_larger_share() -> None:
+    fitted = fit_mixing(rows(head=0.6, store=0.9), CONFIG, seed=0)
+    assert fitted.figures["weight"] > 0.5
+    assert accuracy(fitted, rows(0.6, 0.9, seed=1)) > 0.85
+
+
+def test_a_store_of_noise_gets_nothing_and_the_head_loses_nothing() -> None:
+    fitted = fit_mixing(rows(head=0.85, store=0.25), CONFIG, seed=0)
+    fresh = rows(0.85, 0.25, seed=1)
+    head = float(np.mean(fresh.logits.argmax(1) == fresh.targets.argmax(1)))
+    assert fitted.figures["weight"] < 0.1
+    assert accuracy(fitted, fresh) >= head - 0.005
+
+
+def test_the_gate_sees_for_which_texts_the_store_is_right() -> None:
+    random = np.random.default_rng(2)
+    found = rows(head=0.7, store=0.95)
+    near = random.uniform(size=len(found.logits)) < 0.5
+    # Where the nearest item is far, its labels are noise.
+    noise = np.eye(LABELS, dtype=np.float32)[random.integers(0, LABELS, size=len(near))]
+    labels = np.where(near[:, None, None], found.neighbour_labels, noise[:, None, :])
+    similarities = np.where(near[:, None], found.similarities, found.similarities - 0.6)
+    gated = FittingRows(found.logits, found.targets, similarities.astype(np.float32), labels)
+    fitted = fit_mixing(gated, CONFIG, seed=0)
+    assert fitted.gate == "scores"
+    k = fitted.parameters.k
+    weight = mix(
+        gated.logits, gated.similarities[:, :k], gated.neighbour_labels[:, :k], fitted.parameters
+    ).weight
+    assert weight[near].mean() > weight[~near].mean() + 0.2
+
+
+def test_an_overconfident_head_is_calibrated() -> None:
+    fitted = fit_mixing(rows(head=0.7, store=0.25), CONFIG, seed=0)
+    assert fitted.parameters.head_temperature > 2
+
+
+def test_without_a_store_only_the_temperature_is_fitted() -> None:
+    found = rows(head=0.7, store=0.9)
+    empty = FittingRows(
+        found.logits,
+        found.targets,
+        np.full_like(found.similarities, -np.inf),
+        np.zeros_like(found.neighbour_labels),
+    )
+    fitted = fit_mixing(empty, CONFIG, seed=0, store=False)
+    assert fitted.gate == "none"
+    assert fitted.figures["weight"] == 0
+    assert fitted.parameters.head_temperature > 2
+
+
+def test_the_same_rows_give_the_same_parameters() -> None:
+    one, other = (fit_mixing(rows(0.7, 0.8), CONFIG, seed=3) for _ in range(2))
+    assert one == other
+
+
+def test_an_items_own_text_and_near_duplicates_are_not_its_neighbours() -> None:
+    random = np.random.default_rng(0)
+    vectors = unit(random.normal(size=(6, 16)))
+    vectors[3] = unit(vectors[0].astype(np.float64) + 0.01 * random.normal(size=16))
+    forms = ["reset", "b", "c", "resetit", "reset", "f"]
+    excluded = same_texts(["reset"], vectors[:1], forms, vectors, 0.95)
+    assert excluded.tolist() == [[True, False, False, True, True, False]]
+    similarities, neighbour_labels = nearest_items(
+        vectors[:1], vectors, np.eye(6, dtype=np.float32), 4, excluded
+    )
+    found = set(neighbour_labels[0, :3].argmax(1).tolist())
+    assert found == {1, 2, 5}
+    assert similarities[0, 3] == -np.inf
+
+
+def test_an_excluded_item_would_have_been_the_answer() -> None:
+    """The fit on rows that find themselves trusts the store blindly; on honest ones it does not."""
+    random = np.random.default_rng(0)
+    count = 300
+    gold = random.integers(0, LABELS, size=count)
+    vectors = unit(random.normal(size=(count, 24)))
+    hot = np.eye(LABELS, dtype=np.float32)
+    logits = 3 * hot[np.where(random.uniform(size=count) < 0.7, gold, (gold + 1) % LABELS)]
+    forms = [str(row) for row in range(count)]
+    shares = []
+    for excluded in (None, same_texts(forms, vectors, forms, vectors, 0.99)):
+        similarities, labels = nearest_items(vectors, vectors, hot[gold], 8, excluded)
+        fitted = fit_mixing(FittingRows(logits, hot[gold], similarities, labels), CONFIG, seed=0)
+        shares.append(fitted.figures["weight"])
+    assert shares[0] > 0.8
+    assert shares[1] < 0.2
+
+
+@pytest.mark.parametrize("k", [3, 10])
+def test_search_is_exact_and_pads_what_is_missing(k: int) -> None:
+    random = np.random.default_rng(1)
+    queries, vectors = unit(random.normal(size=(5, 8))), unit(random.normal(size=(7, 8)))
+    soft = random.dirichlet(np.ones(3), size=7).astype(np.float32)
+    similarities, neighbour_labels = nearest_items(queries, vectors, soft, k)
+    scores = queries @ vectors.T
+    order = np.argsort(-scores, axis=1)[:, :k]
+    np.testing.assert_allclose(
+        similarities[:, :7], np.take_along_axis(scores, order, axis=1), atol=1e-6
+    )
+    np.testing.assert_array_equal(neighbour_labels[:, :7], soft[order])
+    assert np.all(similarities[:, 7:] == -np.inf)

@@ -1,0 +1,68 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from offline.student.retrieval_loss import Batch, RetrievalConfig, RetrievalLoss
+
+
+def batch(count: int = 12, seed: int = 0, texts: Tensor | None = None) -> Batch:
+    torch.manual_seed(seed)
+    return Batch(
+        torch.arange(count) + 100 * seed if texts is None else texts,
+        functional.normalize(torch.randn(count, 8), dim=1).requires_grad_(),
+        functional.normalize(torch.randn(count, 16), dim=1),
+        torch.softmax(3 * torch.randn(count, 4), dim=1),
+    )
+
+
+def test_finding_what_the_labeller_finds_near_costs_least() -> None:
+    loss = RetrievalLoss(RetrievalConfig(candidates=0))
+    found = batch()
+    embeddings = functional.normalize(torch.randn(12, 8), dim=1)
+    same_labels = torch.full((12, 4), 0.25)
+    as_labeller = found._replace(queries=embeddings, embeddings=embeddings, soft_labels=same_labels)
+    shuffled = as_labeller._replace(queries=embeddings.flip(0))
+    assert float(loss(as_labeller)[0]) == pytest.approx(0, abs=1e-4)
+    assert float(loss(shuffled)[0]) > 1
+
+
+def test_neighbours_of_the_same_label_make_the_answer_right() -> None:
+    labels = torch.eye(4).repeat(3, 1)
+    directions = torch.eye(8)[:4].repeat(3, 1)
+    loss = RetrievalLoss(RetrievalConfig(candidates=0))
+    texts = torch.arange(12)
+    together = Batch(texts, directions, torch.eye(16)[:12], labels)
+    apart = together._replace(queries=torch.eye(8)[torch.arange(12) % 3])
+    assert float(loss(together)[1]) < 0.1
+    assert float(loss(apart)[1]) > 1
+
+
+def test_a_row_never_finds_its_own_text() -> None:
+    """Two copies of a text and one other text: only the other may answer."""
+    queries = functional.normalize(torch.ones(3, 8), dim=1)
+    labels = torch.eye(4)[[0, 0, 1]]
+    loss = RetrievalLoss(RetrievalConfig(candidates=0))
+    _, answer = loss(Batch(torch.tensor([7, 7, 9]), queries, torch.eye(16)[:3], labels))
+    # All three answers are wrong: found itself, the first two would be right.
+    assert float(answer) > 10
+
+
+def test_the_latest_items_are_candidates_and_no_more_than_asked_for() -> None:
+    loss = RetrievalLoss(RetrievalConfig(candidates=20))
+    for seed in range(4):
+        loss(batch(seed=seed))
+    assert loss.latest is not None
+    assert loss.latest.texts.tolist() == [*range(300, 312), *range(200, 208)]
+    assert not loss.latest.queries.requires_grad
+
+
+def test_gradients_reach_the_queries_of_the_batch() -> None:
+    loss = RetrievalLoss(RetrievalConfig())
+    loss(batch(seed=1))
+    found = batch(seed=2)
+    relevance, answer = loss(found)
+    for part in (relevance, answer):
+        (gradient,) = torch.autograd.grad(part, found.queries, retain_graph=True)
+        assert torch.isfinite(gradient).all()
+        assert gradient.abs().sum() > 0
