@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
 
 from offline.teacher.advantages import (
     KLController,
@@ -117,8 +118,9 @@ class Trainer:
         self._value_head.to(device)
         self._reference = self._reference.to(device)
         groups = self.prompt.groups(config.learning_rate, config.shared_learning_rate)
-        groups.append({"params": self._value_head.parameters(), "lr": config.value_learning_rate})
-        self._parameters = [tensor for group in groups for tensor in group["params"]]
+        groups.append(
+            {"params": list(self._value_head.parameters()), "lr": config.value_learning_rate}
+        )
         self._optimizer = torch.optim.Adam(groups)
         self._baselines = LabelBaselines(np.full(len(prompts), np.nan), config.baseline_momentum)
         self._controller = KLController(config.kl_coefficient, config.kl_target, config.kl_rate)
@@ -228,7 +230,9 @@ class Trainer:
             epoch_kl = epoch_tokens = 0.0
             for rows in torch.split(order.to(round_.labels.device), config.minibatch_size):
                 figures, count = self._accumulate(round_.rows(rows))
-                norm = torch.nn.utils.clip_grad_norm_(self._parameters, config.gradient_clip)
+                # Apart, so that a large value loss does not shorten the prompt's steps.
+                norm = clip_grad_norm_(self.prompt.parameters(), config.gradient_clip)
+                clip_grad_norm_(self._value_head.parameters(), config.gradient_clip)
                 self._optimizer.step()
                 self._optimizer.zero_grad()
                 for name, value in figures.items():

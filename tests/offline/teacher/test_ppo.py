@@ -87,6 +87,13 @@ def test_ppo_raises_the_reward_that_each_label_asks_for(tiny_generator: Make) ->
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
+def test_the_value_head_learns_to_expect_the_return(tiny_generator: Make) -> None:
+    config = QUICK.model_copy(update={"steps": 20, "value_learning_rate": 1e-2})
+    rows = run_ppo(tiny_generator("gpt2", max_tokens=6), config).rows[1:]
+    assert rows[0]["explained_variance"] == 0.0, "it starts as a constant"
+    assert np.mean([row["explained_variance"] for row in rows[-5:]]) > 0.05
+
+
 def test_a_high_kl_coefficient_holds_the_prompt_where_it_was(tiny_generator: Make) -> None:
     generator = tiny_generator("gpt2", max_tokens=6)
     free = run_ppo(generator, QUICK.model_copy(update={"steps": 12}))
