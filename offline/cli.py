@@ -243,7 +243,7 @@ def main() -> None:
     except RetriktError as error:
         console = Console(stderr=True)
         console.print(f"[bold red]error[/] [dim]{error.code}[/]", end=" ")
-        console.print(error.message, markup=False, highlight=False)
+        console.print(error.message, markup=False, highlight=False, soft_wrap=True)
         if error.hint:
-            console.print(error.hint, markup=False, highlight=False)
+            console.print(error.hint, markup=False, highlight=False, soft_wrap=True)
         sys.exit(error.exit_code)

@@ -70,11 +70,11 @@ def test_a_wrong_value_is_told_with_its_line_and_nothing_is_written(tmp_path: Pa
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text(
-        "task:\n  name: toy\n  labels: [a, b]\n  data: {train: t.jsonl, test: t.jsonl}\n"
+        "task:\n  name: toy\n  labels: [a, b]\n  data: {train: a.jsonl, test: b.jsonl}\n"
     )
     done = retrikt("run", "task.yaml", where=tmp_path)
     assert done.returncode == 2
-    assert "t.jsonl does not exist" in done.stderr
+    assert "a.jsonl does not exist" in done.stderr
 
 
 def test_serving_without_a_release_says_how_to_make_one(tmp_path: Path) -> None:
