@@ -29,9 +29,9 @@ class ShapeConfig(Section):
     """
 
     vocabulary: Annotated[int, Field(ge=64)] = 2500
-    embedding: Annotated[int, Field(ge=4)] = 64
+    embedding: Annotated[int, Field(ge=4)] = 112
     hidden: Annotated[int, Field(ge=8)] = 128
-    layers: Annotated[int, Field(ge=0)] = 2
+    layers: Annotated[int, Field(ge=0)] = 1
     heads: Annotated[int, Field(ge=1)] = 4
     feed_forward: Annotated[int, Field(ge=8)] = 192
     query: Annotated[int, Field(ge=4)] = 64

@@ -38,7 +38,7 @@ class RetrievalConfig(Section):
         relevance_temperature: of the labeller's.
     """
 
-    relevance_weight: Annotated[float, Field(ge=0)] = 1.0
+    relevance_weight: Annotated[float, Field(ge=0)] = 0.0
     answer_weight: Annotated[float, Field(ge=0)] = 1.0
     candidates: Annotated[int, Field(ge=0)] = 2048
     temperature: Annotated[float, Field(gt=0)] = 0.1

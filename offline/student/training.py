@@ -40,7 +40,7 @@ class TrainingConfig(Section):
             and the labeller's embedding.
     """
 
-    steps: Annotated[int, Field(ge=1)] = 800
+    steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     warm_up: Annotated[int, Field(ge=0)] = 50
