@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -14,14 +14,16 @@ from offline.pipeline.release_stages import STAGES
 from offline.report.evaluation import OURS
 from offline.report.page import write_page
 from offline.report.summary import FinishedRun, size_of, summarise
-from offline.report.table import print_systems
+from offline.report.table import markdown, print_systems
 from offline.stages.index import CANDIDATE
-from offline.store.publish import Published, publish
+from offline.store.publish import Published, build_version, publish
 from offline.tasks.prepared import PreparedTask
 from services.platform.errors import InvalidConfig
+from services.releases.manifest import KNOWLEDGE, read_release_manifest
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
+REPORT_MARKDOWN = "report.md"
 
 
 class TaskRun:
@@ -66,28 +68,34 @@ class TaskRun:
             self._display.finished("release", round(seconds, 3), published.figures())
             for reason in published.reasons:
                 self._console.print(f"[yellow]not activated[/]: {reason}", highlight=False)
-            self._report({number, *self._reported_seeds()}, seconds)
+            others = [run for seed in self._reported_seeds() if (run := self._finished(seed))]
+            self._report({**{run.seed: run for run in others}, number: finished}, seconds)
         return published
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Run the chain up to the evaluation for each seed, and write the report over all of them."""
         with run_lock(self.directory):
+            runs: dict[int, FinishedRun] = {}
             for seed in seeds:
                 self._console.rule(f"seed {seed}")
-                self._finish(seed, None)
-            self._report(set(seeds), None)
+                runs[seed] = self._finish(seed, None)
+            self._report(runs, None)
 
     def _finish(self, seed: int, upto: str | None) -> FinishedRun:
         chain = self._chain(upto)
         return FinishedRun(seed, chain.root, chain.run(seed, self._display))
 
-    def _report(self, seeds: set[int], release_seconds: float | None) -> None:
-        runs = [run for seed in sorted(seeds) if (run := self._finished(seed)) is not None]
-        version = runs[0].manifests["index"].metrics["store_version"]
-        store_bytes = size_of(self.directory / "store" / str(version))
+    def _report(self, by_seed: Mapping[int, FinishedRun], release_seconds: float | None) -> None:
+        runs = [by_seed[seed] for seed in sorted(by_seed)]
+        # The size that is told is that of the first seed's store version, published or not.
+        candidate = runs[0].path("index", CANDIDATE)
+        build_version(candidate / KNOWLEDGE, self.directory, self.config.store)
+        version = read_release_manifest(candidate).store_version
+        store_bytes = size_of(self.directory / "store" / version)
         report = summarise(self.config.task.name, runs, store_bytes, release_seconds)
         path = self.directory / REPORT_JSON
         path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        (self.directory / REPORT_MARKDOWN).write_text(markdown(report), encoding="utf-8")
         write_page(self.directory / REPORT_HTML, report, runs[0])
         print_systems(self._console, report)
         self._console.print(f"report: {self.directory / REPORT_HTML}", highlight=False)

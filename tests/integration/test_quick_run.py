@@ -50,6 +50,8 @@ def test_the_report_holds_every_figure_and_picture(quick_run: Any) -> None:
     assert report["bundle_bytes"] > 0
     assert report["peak_memory_bytes"] > 0
     assert {"prepare", "ppo", "student", "evaluate", "release"} <= report["seconds"].keys()
+    table = (quick_run.directory / "report.md").read_text().splitlines()
+    assert len(table) == 2 + 1 + len(report["systems"])
     page = (quick_run.directory / "report.html").read_text()
     assert page.count("<svg") == 4
     assert not re.search(r"(src|href)=.https?://", page)

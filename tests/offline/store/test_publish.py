@@ -1,0 +1,105 @@
+"""A candidate becomes the live release once, is left alone the second time, and is held back when it is worse."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from offline.store.config import StoreConfig
+from offline.store.gate import ReleaseConfig
+from offline.store.publish import Published, publish
+from offline.tasks.prepared import Examples
+from services.platform.errors import CorruptArtifact
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import read_release_manifest, write_release_manifest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "student"))
+
+from tiny_release import LABELS, sentences, write_release
+
+
+def held_out() -> Examples:
+    rows = sentences(30, seed=9)
+    return Examples([text for text, _ in rows], None, [LABELS[label] for _, label in rows])
+
+
+def candidate(tmp_path: Path, seed: int) -> Path:
+    directory = tmp_path / f"candidate-{seed}"
+    directory.mkdir(parents=True)
+    write_release(directory, seed=seed)
+    return directory
+
+
+def offer(directory: Path, tmp_path: Path, rows: Examples, activate: bool = True) -> Published:
+    release = ReleaseConfig(activate=activate, accuracy_drop=0.05)
+    return publish(directory, {"accuracy": 0.5}, rows, tmp_path / "task", StoreConfig(), release)
+
+
+def test_the_first_release_goes_live_and_the_same_again_changes_nothing(tmp_path: Path) -> None:
+    first = candidate(tmp_path, 0)
+    published = offer(first, tmp_path, held_out())
+    assert published.outcome == "activated"
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    live = releases.live()
+    assert live is not None
+    assert live.release == published.release
+    assert releases.get(live.release).metrics == {"accuracy": 0.5}
+    assert offer(first, tmp_path, held_out()).outcome == "unchanged"
+    assert releases.live() == live
+
+
+def test_an_equal_release_takes_its_place_and_can_be_rolled_back(tmp_path: Path) -> None:
+    first = offer(candidate(tmp_path, 0), tmp_path, held_out())
+    second = offer(candidate(tmp_path, 1), tmp_path, held_out())
+    assert second.outcome == "activated"
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    assert releases.rollback().release == first.release
+
+
+def test_a_worse_release_is_kept_but_not_activated_and_says_why(tmp_path: Path) -> None:
+    live = offer(candidate(tmp_path, 0), tmp_path, held_out())
+    worse = offer(misled(candidate(tmp_path, 1)), tmp_path, held_out())
+    assert worse.outcome == "refused"
+    assert "accuracy on 30 held-out rows fell" in worse.reasons[0]
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    pointer = releases.live()
+    assert pointer is not None
+    assert pointer.release == live.release
+    assert releases.get(worse.release).gate == worse.reasons
+
+
+def misled(directory: Path) -> Path:
+    """The release with every soft label turned to the next label, and a mixing that trusts nothing else."""
+    bundle = directory / "bundle" / "bundle.json"
+    manifest = json.loads(bundle.read_text())
+    manifest["mixing"]["gate_bias"] = 20.0
+    bundle.write_text(json.dumps(manifest))
+    soft_labels = np.load(directory / "soft_labels.npy")
+    np.save(directory / "soft_labels.npy", np.roll(soft_labels, 1, axis=1))
+    told = read_release_manifest(directory)
+    write_release_manifest(
+        directory,
+        task=told.task,
+        labels=told.labels,
+        store_version=told.store_version,
+        encoder_fingerprint=told.encoder_fingerprint,
+        items=told.items,
+        metrics={},
+    )
+    return directory
+
+
+def test_a_release_is_only_added_where_the_configuration_says_so(tmp_path: Path) -> None:
+    published = offer(candidate(tmp_path, 0), tmp_path, held_out(), activate=False)
+    assert published.outcome == "added"
+    assert ReleaseDirectory(tmp_path / "task" / "releases").live() is None
+
+
+def test_a_damaged_candidate_is_refused_and_nothing_goes_live(tmp_path: Path) -> None:
+    damaged = candidate(tmp_path, 0)
+    (damaged / "knowledge.parquet").write_bytes(b"PAR1 nothing PAR1")
+    with pytest.raises(CorruptArtifact):
+        offer(damaged, tmp_path, held_out())
+    assert ReleaseDirectory(tmp_path / "task" / "releases").live() is None
