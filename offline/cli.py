@@ -96,6 +96,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve the live release of a task: POST /predict."""
+    from services.platform.logs import configure_logs
     from services.platform.settings import load_settings
     from services.student.app import run as run_student
     from services.student.settings import StudentSettings
@@ -107,6 +108,7 @@ def serve(
         port=port,
         store_url=store_url,
     )
+    configure_logs("student", settings.log_level)
     run_student(settings, on_bound=_say_where)
 
 
@@ -117,6 +119,7 @@ def store(
     task_dir: TaskDirectory = None,
 ) -> None:
     """Serve the store versions of a task: POST /v1/versions/{version}/search."""
+    from services.platform.logs import configure_logs
     from services.platform.settings import load_settings
     from services.store.app import run as run_store
     from services.store.settings import StoreSettings
@@ -128,6 +131,7 @@ def store(
         host=host,
         port=port,
     )
+    configure_logs("store", settings.log_level)
     run_store(settings, on_bound=_say_where)
 
 

@@ -17,7 +17,7 @@ from offline.teacher.prompt_files import load_prompts
 def run(
     inputs: Mapping[str, Path], config: GenerateConfig, context: StageContext
 ) -> dict[str, Any]:
-    """Write `samples.parquet` (`text`, `text_pair`, `label`, `logprob`)."""
+    """Write `samples.parquet` (`text`, `text_pair`, `label`, `logprob`); its metadata names the generator."""
     task = PreparedTask.load(inputs["prepare"])
     generator = load_generator(inputs["generator"])
     prompts = load_prompts(inputs["ppo"], task.labels).to(generator.model.device)
@@ -28,5 +28,6 @@ def run(
         written += len(shard.labels)
         context.report(written, config.samples, {})
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    table = table.replace_schema_metadata({"generator": generator.identity})
     pq.write_table(table, context.directory / "samples.parquet", compression="zstd")
     return {"samples": table.num_rows, "incomplete": config.samples - table.num_rows}

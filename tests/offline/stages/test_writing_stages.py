@@ -112,6 +112,8 @@ def test_any_causal_model_goes_the_whole_way(
     assert [row["step"] for row in rows] == [0, 1, 2]
     samples = pq.read_table(done["generate"] / "samples.parquet")
     assert samples.column_names == ["text", "text_pair", "label", "logprob"]
+    told = json.loads((done["generator"] / "generator.json").read_text())
+    assert samples.schema.metadata[b"generator"].decode() == told["identity"]
     assert samples.num_rows == done["metrics"]["generate"]["samples"] > 0
     assert set(samples["label"].to_pylist()) == set(LABELS)
 
