@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
+TASK_DIR ?= runs/helpdesk
 
 .PHONY: quickstart serve test lint types contracts clean
 
@@ -11,7 +12,7 @@ quickstart: $(VENV)/.installed
 	$(BIN)/retrikt quickstart
 
 serve: $(VENV)/.installed
-	$(BIN)/retrikt serve --port $(PORT)
+	$(BIN)/retrikt serve --task-dir $(TASK_DIR) --port $(PORT)
 
 test: lint types contracts
 	$(BIN)/pytest

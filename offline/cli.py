@@ -47,7 +47,9 @@ RUNS = Path("runs")
 @app.command()
 def run(
     config: Config,
-    seed: Annotated[int | None, typer.Option(help="In place of the configuration's.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="In place of the configuration's.")
+    ] = None,
     overrides: Overrides = None,
     output: Output = RUNS,
     upto: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,

@@ -4,10 +4,12 @@ import json
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import httpx
 from rich.console import Console
@@ -31,7 +33,9 @@ def quickstart(output: Path, console: Console) -> None:
     run.run()
     with _serving(run.directory) as url:
         body = {"inputs": QUESTION}
-        answer = httpx.post(f"{url}/predict", json=body, timeout=10.0).raise_for_status()
+        # The server is on this machine: a proxy of the environment has no part in it.
+        answer = httpx.post(f"{url}/predict", json=body, timeout=10.0, trust_env=False)
+        answer.raise_for_status()
     console.print(f"\n[bold]POST /predict[/] {json.dumps(body)}", highlight=False)
     for place in answer.json()[:3]:
         console.print(f"  {place['score']:.3f}  {place['label']}", highlight=False)
@@ -44,26 +48,31 @@ def _serving(directory: Path) -> Iterator[str]:
     """The task's live release behind HTTP, in a process of its own as `retrikt serve` starts it."""
     port = _free_port()
     command = [sys.executable, "-m", "offline", "serve", "--task-dir", str(directory)]
-    server = subprocess.Popen(
-        [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
     url = f"http://127.0.0.1:{port}"
-    try:
-        _wait(server, url)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
+    with tempfile.TemporaryFile() as events:
+        server = subprocess.Popen(
+            [*command, "--port", str(port)], stdout=subprocess.DEVNULL, stderr=events
+        )
+        try:
+            _wait(server, url, events)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(timeout=30)
 
 
-def _wait(server: subprocess.Popen[bytes], url: str) -> None:
+def _wait(server: subprocess.Popen[bytes], url: str, events: IO[bytes]) -> None:
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            told = server.stderr.read().decode() if server.stderr else ""
+            events.seek(0)
+            told = events.read().decode(errors="replace")
             raise NotReady(f"The server ended before it was ready: {told[-500:]}")
         try:
-            if httpx.get(f"{url}/readyz", timeout=1.0).status_code == httpx.codes.OK:
+            if (
+                httpx.get(f"{url}/readyz", timeout=1.0, trust_env=False).status_code
+                == httpx.codes.OK
+            ):
                 return
         except httpx.TransportError:
             pass

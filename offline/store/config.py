@@ -1,6 +1,8 @@
 """Where a task's store versions go, and how they are searched."""
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from offline.configs.section import Section
 from services.store.backends.base import HnswParameters
@@ -15,6 +17,7 @@ class StoreConfig(Section):
         hnsw: parameters of a version's graph.
     """
 
-    backend: Literal["edge", "server"] = "edge"
-    url: str = "http://localhost:6333"
-    hnsw: HnswParameters = HnswParameters()
+    # What a release is made of does not depend on where its store version is kept.
+    backend: Annotated[Literal["edge", "server"], Field(exclude=True)] = "edge"
+    url: Annotated[str, Field(exclude=True)] = "http://localhost:6333"
+    hnsw: Annotated[HnswParameters, Field(exclude=True)] = HnswParameters()

@@ -3,6 +3,7 @@
 Every step can be repeated: a run that was killed half way through carries on where it was.
 """
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,13 +13,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig, reasons_against
 from offline.tasks.prepared import Examples
-from services.platform.errors import ReleaseNotFound, StoreUnavailable
-from services.releases.directory import ReleaseDirectory
+from services.platform.errors import (
+    CorruptArtifact,
+    IncompatibleArtifacts,
+    InvalidInput,
+    NotFound,
+    StoreUnavailable,
+)
+from services.releases.directory import LivePointer, ReleaseDirectory
 from services.releases.manifest import (
     KNOWLEDGE,
     MANIFEST,
@@ -30,6 +38,11 @@ from services.store.backends.edge import EdgeBackend
 from services.store.client import EmbeddedStoreClient
 from services.store.knowledge_file import iterate_points, version_manifest
 from services.student.predictor import Predictor, TextInput
+
+log = structlog.get_logger(__name__)
+
+API_KEY = "RETRIKT_STORE_QDRANT_API_KEY"
+"""Environment variable with the Qdrant server's key, the store service's own; never in a configuration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +89,10 @@ def publish(
     manifest = read_release_manifest(candidate)
     build_version(candidate / KNOWLEDGE, task_directory, store)
     releases = ReleaseDirectory(task_directory / "releases")
-    live = releases.live()
+    live = _live_pointer(releases)
     if live is not None and live.release == manifest.release:
         return Published(manifest.release, "unchanged")
-    reasons = _gate(candidate, _live_path(releases), held_out, release)
+    reasons = _gate(candidate, releases, live, held_out, release)
     _add(releases, candidate, manifest, metrics, reasons)
     if reasons:
         return Published(manifest.release, "refused", reasons)
@@ -103,7 +116,9 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
     if store.backend == "server":
         from services.store.backends.server import ServerBackend
 
-        return ServerBackend.connect(store.url, task=task_directory.name)
+        return ServerBackend.connect(
+            store.url, task=task_directory.name, api_key=os.environ.get(API_KEY)
+        )
     return EdgeBackend(task_directory / "store")
 
 
@@ -141,30 +156,40 @@ def probabilities(predictor: Predictor, examples: Examples) -> NDArray[np.float3
 
 
 def _gate(
-    candidate: Path, live: Path | None, held_out: Examples, config: ReleaseConfig
+    candidate: Path,
+    releases: ReleaseDirectory,
+    live: LivePointer | None,
+    held_out: Examples,
+    config: ReleaseConfig,
 ) -> tuple[str, ...]:
-    if live is None or not len(held_out):
+    """Reasons against the candidate; none where there is nothing to compare it with, which is logged."""
+    if live is None:
+        return ()
+    if not len(held_out):
+        log.warning("gate_not_applied", reason="the task has no validation rows")
+        return ()
+    try:
+        with open_predictor(releases.path(live.release)) as predictor:
+            theirs = probabilities(predictor, held_out).argmax(1)
+            answered = predictor.labels
+    except (CorruptArtifact, IncompatibleArtifacts, InvalidInput, NotFound) as error:
+        log.warning("gate_not_applied", reason=f"the live release cannot answer: {error}")
         return ()
     with open_predictor(candidate) as predictor:
         labels = predictor.labels
         ours = probabilities(predictor, held_out).argmax(1)
-    with open_predictor(live) as predictor:
-        # The live release's labels may stand in another order, or be others.
-        places = np.array(
-            [labels.index(name) if name in labels else -1 for name in predictor.labels]
-        )
-        theirs = places[probabilities(predictor, held_out).argmax(1)]
+    # The live release's labels may stand in another order, or be others.
+    places = np.array([labels.index(name) if name in labels else -1 for name in answered])
     gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
-    return reasons_against(ours, theirs, gold, labels, config)
+    return reasons_against(ours, places[theirs], gold, labels, config)
 
 
-def _live_path(releases: ReleaseDirectory) -> Path | None:
-    live = releases.live()
-    if live is None:
-        return None
+def _live_pointer(releases: ReleaseDirectory) -> LivePointer | None:
+    """The live pointer; None where there is none, or it is damaged: activation writes it anew."""
     try:
-        return releases.path(live.release)
-    except ReleaseNotFound:
+        return releases.live()
+    except CorruptArtifact as error:
+        log.warning("live_pointer_unreadable", reason=str(error))
         return None
 
 

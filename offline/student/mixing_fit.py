@@ -148,12 +148,18 @@ def fit_mixing(
 ) -> FittedMixing:
     """Choose k and the kind of gate by cross-validated likelihood, then fit on all rows.
 
+    Fewer rows than folds are none: then the store gets no share.
+
     Args:
         rows: honest ones, see above.
         config: candidates.
         seed: of the folds.
         store: False for a student without a store: its temperature alone is fitted.
     """
+    if len(rows.logits) < config.folds:
+        # Too few to fit anything on: the head alone answers, as it is.
+        head_alone = MixingParameters(k=min(config.k), gate_bias=NO_STORE)
+        return FittedMixing(head_alone, "none", {})
     folds = np.random.default_rng(seed).permutation(len(rows.logits)) % config.folds
     candidates = [("none", min(config.k))]
     if store:

@@ -65,11 +65,11 @@ class TaskConfig(Section):
     @classmethod
     def _words_for_names(cls, value: object) -> object:
         if isinstance(value, list):
-            if len(set(map(str, value))) != len(value):
+            # YAML reads a bare true as a truth value; rows that hold one are read as "true" too.
+            names = [str(name).lower() if isinstance(name, bool) else str(name) for name in value]
+            if len(set(names)) != len(names):
                 raise ValueError("a label is named twice")
-            return {
-                str(name): str(name).replace("_", " ").replace("-", " ").strip() for name in value
-            }
+            return {name: name.replace("_", " ").replace("-", " ").strip() for name in names}
         return value
 
     @model_validator(mode="after")

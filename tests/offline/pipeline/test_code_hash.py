@@ -45,6 +45,16 @@ def test_code_that_the_stage_imports_counts(tree: Path) -> None:
     assert hash_in(tree) != before
 
 
+def test_an_edited_reward_redoes_ppo_and_not_the_stages_before_it(tree: Path) -> None:
+    stages = ("offline.stages.ppo", "offline.stages.soft_prompt")
+    before = [hash_in(tree, stage) for stage in stages]
+    with (tree / "offline/teacher/reward_terms.py").open("a") as file:
+        file.write("EXTRA = 1\n")
+    after = [hash_in(tree, stage) for stage in stages]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
 def test_code_that_the_stage_does_not_import_does_not_count(tree: Path) -> None:
     before = hash_in(tree)
     with (tree / "offline/configs/loading.py").open("a") as file:

@@ -70,6 +70,15 @@ def test_a_worse_release_is_kept_but_not_activated_and_says_why(tmp_path: Path) 
     assert releases.get(worse.release).gate == worse.reasons
 
 
+def test_a_damaged_live_release_does_not_keep_a_good_one_from_going_live(tmp_path: Path) -> None:
+    live = offer(candidate(tmp_path, 0), tmp_path, held_out())
+    root = tmp_path / "task" / "releases"
+    (root / live.release / "soft_labels.npy").write_bytes(b"gone")
+    assert offer(candidate(tmp_path, 1), tmp_path, held_out()).outcome == "activated"
+    (root / "live.json").write_text("{")
+    assert offer(candidate(tmp_path, 2), tmp_path, held_out()).outcome == "activated"
+
+
 def misled(directory: Path) -> Path:
     """The release with every soft label turned to the next label, and a mixing that trusts nothing else."""
     bundle = directory / "bundle" / "bundle.json"

@@ -102,6 +102,14 @@ def test_without_a_store_only_the_temperature_is_fitted() -> None:
     assert fitted.parameters.head_temperature > 2
 
 
+@pytest.mark.parametrize("count", [0, 1, 4])
+def test_too_few_rows_leave_the_answer_to_the_head(count: int) -> None:
+    fitted = fit_mixing(rows(head=0.9, store=0.9, count=count), CONFIG, seed=0)
+    fresh = rows(head=0.9, store=0.0)
+    assert fitted.gate == "none"
+    assert accuracy(fitted, fresh) == pytest.approx(0.9, abs=0.05)
+
+
 def test_the_same_rows_give_the_same_parameters() -> None:
     one, other = (fit_mixing(rows(0.7, 0.8), CONFIG, seed=3) for _ in range(2))
     assert one == other
