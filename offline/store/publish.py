@@ -52,8 +52,8 @@ class Published:
     Attributes:
         release: its id.
         outcome: `activated`, `unchanged` (it was live already), `added` (not activated, as the
-            configuration says) or `refused` (by the gate).
-        reasons: why the gate refused it.
+            configuration says), `refused` (by the gate) or `rolled_back` (somebody took it out).
+        reasons: why it was not activated, where nobody asked for that.
     """
 
     release: str
@@ -92,6 +92,9 @@ def publish(
     live = _live_pointer(releases)
     if live is not None and live.release == manifest.release:
         return Published(manifest.release, "unchanged")
+    if live is not None and _rolled_back(releases, live, manifest.release):
+        reason = "it was rolled back; `retrikt release activate` makes it live again"
+        return Published(manifest.release, "rolled_back", (reason,))
     reasons = _gate(candidate, releases, live, held_out, release)
     _add(releases, candidate, manifest, metrics, reasons)
     if reasons:
@@ -182,6 +185,18 @@ def _gate(
     places = np.array([labels.index(name) if name in labels else -1 for name in answered])
     gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
     return reasons_against(ours, places[theirs], gold, labels, config)
+
+
+def _rolled_back(releases: ReleaseDirectory, live: LivePointer, release: str) -> bool:
+    """Whether somebody went back from this release to the live one, which is older than it is."""
+    if live.previous != release:
+        return False
+    try:
+        return (releases.get(release).created_at or "") > (
+            releases.get(live.release).created_at or ""
+        )
+    except (CorruptArtifact, NotFound):
+        return False
 
 
 def _live_pointer(releases: ReleaseDirectory) -> LivePointer | None:

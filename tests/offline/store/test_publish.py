@@ -58,6 +58,27 @@ def test_an_equal_release_takes_its_place_and_can_be_rolled_back(tmp_path: Path)
     assert releases.rollback().release == first.release
 
 
+def test_a_repeated_run_does_not_undo_a_rollback(tmp_path: Path) -> None:
+    first, second = candidate(tmp_path, 0), candidate(tmp_path, 1)
+    kept = offer(first, tmp_path, held_out())
+    offer(second, tmp_path, held_out())
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    releases.rollback()
+    again = offer(second, tmp_path, held_out())
+    assert again.outcome == "rolled_back"
+    assert "release activate" in again.reasons[0]
+    live = releases.live()
+    assert live is not None
+    assert live.release == kept.release
+
+
+def test_a_run_that_comes_back_to_an_older_release_makes_it_live(tmp_path: Path) -> None:
+    first, second = candidate(tmp_path, 0), candidate(tmp_path, 1)
+    offer(first, tmp_path, held_out())
+    offer(second, tmp_path, held_out())
+    assert offer(first, tmp_path, held_out()).outcome == "activated"
+
+
 def test_a_worse_release_is_kept_but_not_activated_and_says_why(tmp_path: Path) -> None:
     live = offer(candidate(tmp_path, 0), tmp_path, held_out())
     worse = offer(misled(candidate(tmp_path, 1)), tmp_path, held_out())
