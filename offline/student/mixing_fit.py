@@ -44,7 +44,7 @@ class MixingConfig(Section):
     Attributes:
         k: candidates for the number of neighbours.
         held_out: knowledge items kept from the student's training to fit on, where the task has no
-            validation split of at least as many rows as labels; at most a tenth of the items.
+            validation split of at least two rows a label; at most a tenth of the items.
         near_duplicate: cosine of two embeddings by the labeller from which texts count as the same.
         gate_penalty: on the squared weights of the gate over standardised features, in rows.
         folds: of the cross-validation that chooses k and the kind of gate.
