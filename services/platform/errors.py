@@ -8,14 +8,19 @@
     │       ├── BatchTooLarge
     │       ├── BodyTooLarge
     │       └── TextTooLong
+    ├── AccessDenied            what the caller may not do
+    │   ├── NotAuthenticated    no key, or an unknown one
+    │   └── PermissionDenied    a key that does not reach so far
     ├── NotFound                a model, release, version or item that is not there
     │   ├── ModelNotFound
     │   ├── ReleaseNotFound
-    │   └── VersionNotFound
+    │   ├── VersionNotFound
+    │   └── SnapshotNotFound
     ├── IncompatibleArtifacts   parts that do not belong together (encoder fingerprints, labels)
     ├── CorruptArtifact         a file whose content is not what its manifest says
     ├── Unavailable             a part that should answer does not
     │   ├── StoreUnavailable
+    │   ├── TimedOut            it took longer than it may
     │   └── NotReady
     ├── Overloaded              more work than the queue takes
     ├── StorageFull             the disk has no room left
@@ -88,6 +93,22 @@ class TextTooLong(InvalidRequest):
     status = 413
 
 
+class AccessDenied(RetriktError):
+    code = "access_denied"
+    status = 403
+    exit_code = 2
+    error_type = "Validation"
+
+
+class NotAuthenticated(AccessDenied):
+    code = "not_authenticated"
+    status = 401
+
+
+class PermissionDenied(AccessDenied):
+    code = "permission_denied"
+
+
 class NotFound(RetriktError):
     code = "not_found"
     status = 404
@@ -105,6 +126,10 @@ class ReleaseNotFound(NotFound):
 
 class VersionNotFound(NotFound):
     code = "version_not_found"
+
+
+class SnapshotNotFound(NotFound):
+    code = "snapshot_not_found"
 
 
 class IncompatibleArtifacts(RetriktError):
@@ -127,6 +152,10 @@ class Unavailable(RetriktError):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
+
+
+class TimedOut(Unavailable):
+    code = "timed_out"
 
 
 class NotReady(Unavailable):
