@@ -15,14 +15,23 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.platform.errors import BodyTooLarge, InvalidRequest, Overloaded, RetriktError
+from services.platform.errors import (
+    BodyTooLarge,
+    InvalidRequest,
+    NotAuthenticated,
+    Overloaded,
+    RetriktError,
+)
 from services.platform.metrics import OUTCOME, route_of
 
 log = structlog.get_logger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_RETRY_AFTER_SECONDS = "1"
+_HEADERS: dict[type[RetriktError], dict[str, str]] = {
+    Overloaded: {"retry-after": "1"},
+    NotAuthenticated: {"www-authenticate": "Bearer"},
+}
 
 
 class JsonResponse(Response):
@@ -36,13 +45,8 @@ class JsonResponse(Response):
 
 def error_response(error: RetriktError) -> JsonResponse:
     """The answer that an error gives a client."""
-    return _answer(
-        error.status,
-        str(error),
-        error.error_type,
-        error.code,
-        {"retry-after": _RETRY_AFTER_SECONDS} if isinstance(error, Overloaded) else None,
-    )
+    headers = _HEADERS.get(type(error))
+    return _answer(error.status, str(error), error.error_type, error.code, headers)
 
 
 def install_error_handlers(app: FastAPI) -> None:
