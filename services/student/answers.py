@@ -8,6 +8,7 @@ import orjson
 from numpy.typing import NDArray
 
 from services.store.client import StoredItem
+from services.student.mixing import MixingParameters, neighbour_weights
 from services.student.predictor import Floats, Prediction
 
 NUMPY = orjson.OPT_SERIALIZE_NUMPY
@@ -51,6 +52,7 @@ def explained(
     ranked: Sequence[bytes],
     soft_labels: NDArray[np.float16],
     items: Mapping[int, StoredItem],
+    mixing: MixingParameters,
 ) -> bytes:
     """The body of an explained answer: `ExplainedAnswer` of `services.student.schemas`.
 
@@ -60,6 +62,7 @@ def explained(
         ranked: the whole batch's scores, as `RankedJson.rows` writes them.
         soft_labels: of the release.
         items: the neighbours' texts, as far as the store gave them.
+        mixing: what the neighbours were weighed with.
     """
     answer = {
         "release": prediction.release,
@@ -73,7 +76,7 @@ def explained(
                 if prediction.store is None
                 else _by_label(prediction.labels, prediction.store[row]),
                 "weight": prediction.weight[row],
-                "neighbours": _neighbours(prediction, row, soft_labels, items),
+                "neighbours": _neighbours(prediction, row, soft_labels, items, mixing),
             }
             for row in rows
         ],
@@ -95,12 +98,15 @@ def _neighbours(
     row: int,
     soft_labels: NDArray[np.float16],
     items: Mapping[int, StoredItem],
+    mixing: MixingParameters,
 ) -> list[dict[str, Any]]:
     if prediction.neighbour_ids is None or prediction.similarities is None:
         return []
     neighbours = []
-    for identity, similarity in zip(
-        prediction.neighbour_ids[row].tolist(), prediction.similarities[row], strict=True
+    similarities = prediction.similarities[row]
+    weights = neighbour_weights(similarities[None], mixing)[0]
+    for identity, similarity, weight in zip(
+        prediction.neighbour_ids[row].tolist(), similarities, weights, strict=True
     ):
         if identity < 0:
             continue
@@ -109,6 +115,7 @@ def _neighbours(
             {
                 "id": identity,
                 "similarity": similarity,
+                "weight": weight,
                 "labels": _by_label(prediction.labels, soft_labels[identity].astype(np.float32)),
                 "text": item.text if item else None,
                 "text_pair": item.text_pair if item else None,

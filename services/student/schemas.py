@@ -58,12 +58,14 @@ class Neighbour(BaseModel):
     Attributes:
         id: of the item.
         similarity: cosine of its vector and the text's.
+        weight: its share of what the store says; those of all neighbours sum to 1.
         labels: the teacher's soft label, by label.
         text, text_pair, label, origin: null when the store did not give them.
     """
 
     id: int
     similarity: float
+    weight: float
     labels: dict[str, float]
     text: str | None
     text_pair: str | None

@@ -241,7 +241,9 @@ class PredictionService:
             scores = ranked[request.raw_scores]
             if request.explain:
                 items = predictor.items(neighbour_ids(prediction, own))
-                body = explained(prediction, own, scores, predictor.soft_labels, items)
+                body = explained(
+                    prediction, own, scores, predictor.soft_labels, items, predictor.bundle.mixing
+                )
             elif request.single:
                 body = scores[own.start]
             else:
