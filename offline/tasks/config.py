@@ -31,10 +31,14 @@ class DataConfig(Section):
             "unlabelled": self.unlabelled,
         }
         return {
-            split: (self.directory or Path()) / Path(source).expanduser()
+            split: self.path(source)
             for split, source in sources.items()
             if source is not None and not source.startswith("hf:")
         }
+
+    def path(self, source: str) -> Path:
+        """The path of a source that is a file."""
+        return (self.directory or Path()) / Path(source).expanduser()
 
 
 class FieldsConfig(Section):

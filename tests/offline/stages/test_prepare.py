@@ -1,6 +1,8 @@
 """What `prepare` refuses, and that the test split stays apart from everything that is fitted."""
 
 import json
+import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +85,86 @@ def test_no_row_of_the_test_split_reaches_what_may_be_fitted(files: Path) -> Non
         assert not held_out & set(task.examples(split).texts)
 
 
-def test_training_rows_that_are_in_the_test_split_are_counted(files: Path) -> None:
+def link(directory: Path, to: str) -> str:
+    (directory / "link.jsonl").symlink_to(to)
+    return "link.jsonl"
+
+
+def hard_link(directory: Path, to: str) -> str:
+    (directory / "hard.jsonl").hardlink_to(directory / to)
+    return "hard.jsonl"
+
+
+def copied(directory: Path, to: str) -> str:
+    (directory / "copy.jsonl").write_bytes((directory / to).read_bytes())
+    return "copy.jsonl"
+
+
+def roundabout(directory: Path, to: str) -> str:
+    (directory / "sub").mkdir()
+    return f"sub/../{to}"
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "unlabelled"])
+@pytest.mark.parametrize("disguise", [link, hard_link, copied, roundabout])
+def test_the_test_split_is_recognised_under_another_name(
+    files: Path, split: str, disguise: Callable[[Path, str], str]
+) -> None:
+    with pytest.raises(InvalidData, match=rf"The {split} split and the test split are the same"):
+        prepared(files, data={split: disguise(files, "test.jsonl")})
+
+
+def test_a_validation_split_of_test_rows_in_another_order_and_spelling_is_refused(
+    files: Path,
+) -> None:
+    write(files / "validation.jsonl", [(f"{text.upper()}!", label) for text, label in TEST[::-1]])
+    with pytest.raises(InvalidData, match="Every text of the validation split is in the test"):
+        prepared(files, data={"validation": "validation.jsonl"})
+
+
+def test_labelled_rows_that_are_in_the_test_split_are_left_out_and_counted(files: Path) -> None:
     write(files / "train.jsonl", [*TRAIN, ("My card is gone.", "loss")])
-    task = prepared(files)
+    write(files / "validation.jsonl", [("Why this fee?", "fee"), ("hidden fee", "fee")])
+    task = prepared(files, data={"validation": "validation.jsonl"})
     found = json.loads((task.directory / "task.json").read_text(encoding="utf-8"))
-    assert found["train_rows_in_test"] == 1
+    assert found["in_test"] == {"train": 1, "validation": 1}
+    assert task.examples("validation").texts == ["hidden fee"]
+    assert task.examples("train").texts == [text for text, _ in TRAIN]
+    assert task.examples("judge").texts == [text for text, _ in TRAIN] + ["hidden fee"]
+
+
+def test_the_same_words_composed_in_another_way_are_the_same_text(files: Path) -> None:
+    write(files / "test.jsonl", [*TEST, (unicodedata.normalize("NFC", "gebühr für café"), "fee")])
+    seen = unicodedata.normalize("NFD", "gebühr für café")
+    write(files / "validation.jsonl", [(seen, "fee"), ("hidden fee", "fee")])
+    task = prepared(files, data={"validation": "validation.jsonl"})
+    assert task.examples("validation").texts == ["hidden fee"]
+
+
+def test_texts_without_letters_are_the_same_only_where_they_are_alike(files: Path) -> None:
+    write(files / "test.jsonl", [*TEST, (":(", "loss")])
+    write(files / "validation.jsonl", [(":)", "fee"), (":(", "loss")])
+    task = prepared(files, data={"validation": "validation.jsonl"})
+    assert task.examples("validation").texts == [":)"]
+
+
+def test_a_few_shot_subset_draws_the_next_row_in_place_of_one_that_is_in_the_test_split(
+    files: Path,
+) -> None:
+    usual = prepared(files, shots=3).examples("train").texts
+    taken = usual[0]
+    write(files / "test.jsonl", [*TEST, (taken, "loss")])
+    task = prepared(files, shots=3, leftover="unlabelled")
+    drawn = task.examples("train").texts
+    assert len(drawn) == len(usual)
+    assert set(usual) - set(drawn) == {taken}
+    assert taken not in [*task.examples("unlabelled").texts, *task.examples("judge").texts]
+
+
+def test_a_label_whose_examples_are_all_in_the_test_split_is_told(files: Path) -> None:
+    write(files / "test.jsonl", [row for row in TRAIN if row[1] == "loss"][:5])
+    with pytest.raises(InvalidData, match=r"Without the texts of the test split.*than two.*'loss'"):
+        prepared(files)
 
 
 def test_leftover_rows_of_a_few_shot_subset_lose_their_labels(files: Path) -> None:
