@@ -8,7 +8,8 @@ from pathlib import Path
 from rich.console import Console
 
 from offline.configs.run import RunConfig, load_run_config
-from offline.pipeline.chain import Chain, Step, hash_outside, run_lock
+from offline.pipeline.chain import Chain, Step, run_lock
+from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
 from offline.pipeline.release_stages import STAGES
 from offline.report.evaluation import OURS
@@ -120,7 +121,7 @@ class TaskRun:
             stages=STAGES,
             root=self.directory / "stages",
             sections=sections,
-            outside={"prepare": hash_outside(self.config.task.data.files())},
+            outside=outside_hashes(self.config, STAGES),
         )
         if upto is None:
             return chain

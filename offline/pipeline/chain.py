@@ -11,7 +11,7 @@ import structlog
 from filelock import FileLock, Timeout
 
 from offline.pipeline.code_hash import code_hash
-from offline.pipeline.manifest import StageManifest, hash_file
+from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
 from offline.pipeline.stage import Plan, Stage, run_stage
 from services.platform.errors import AlreadyRunning
@@ -37,7 +37,8 @@ class Chain:
         stages: every stage after those it reads.
         root: directory of the finished stages.
         sections: configuration section by name.
-        outside: hashes of files outside the tree of stages, by the stage that reads them.
+        outside: hashes of what is outside the tree of stages, by the stage that reads it and a name; see
+            `offline.pipeline.outside`.
     """
 
     stages: Sequence[Stage]
@@ -116,11 +117,6 @@ def as_json(section: Any) -> Any:
     from pydantic import TypeAdapter
 
     return json.loads(TypeAdapter(type(section)).dump_json(section))
-
-
-def hash_outside(paths: Mapping[str, Path]) -> dict[str, str]:
-    """Hashes of the files that exist, by the names given; a missing one is the reading stage's error."""
-    return {name: hash_file(path) for name, path in paths.items() if path.is_file()}
 
 
 @contextmanager

@@ -26,6 +26,7 @@ class StageManifest(BaseModel):
     inputs: dict[str, str]
     config: Any
     code: str
+    outside: dict[str, str] = {}
     files: dict[str, str]
     content: str
     metrics: dict[str, Any]

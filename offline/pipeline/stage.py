@@ -32,6 +32,8 @@ log = structlog.get_logger(__name__)
 # Recorded in every manifest: what a reader needs to explain a figure that differs.
 RECORDED = ("torch", "transformers", "numpy", "scikit-learn", "onnxruntime", "qdrant-edge-py")
 
+_PARTIAL = ".partial-"
+
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with (done, total, figures to show) as long work goes on."""
 
@@ -55,11 +57,20 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class StageContext:
-    """What a running stage is given beside its inputs and its configuration."""
+    """What a running stage is given beside its inputs and its configuration.
+
+    Attributes:
+        directory: where its result goes.
+        seed: of all that it draws.
+        report: called as the work goes on.
+        partial: where it may keep the work done so far: a later run with the same key finds what a
+            killed one left there (which the stage has to write aside and rename); no part of the result.
+    """
 
     directory: Path
     seed: int
     report: Report
+    partial: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +116,10 @@ class Plan:
             return None
 
     def reason(self) -> str:
-        """Why the stage has to run: what differs from its latest finished run."""
+        """Why the stage has to run: what differs from its latest finished run.
+
+        What lies outside of the tree of stages is called by its name in the configuration.
+        """
         latest = _latest(self.root / self.stage.name)
         if latest is None:
             return "has not run yet"
@@ -119,7 +133,12 @@ class Plan:
             "inputs": latest.inputs,
         }
         changed = [name for name, value in then.items() if ingredients[name] != value]
-        return f"changed: {', '.join(changed)}" if changed else "its data files changed"
+        changed += sorted(
+            name
+            for name in self.outside.keys() | latest.outside.keys()
+            if self.outside.get(name) != latest.outside.get(name)
+        )
+        return f"changed: {', '.join(changed)}"
 
 
 def run_stage(
@@ -139,14 +158,15 @@ def run_stage(
     """
     parent = plan.directory.parent
     parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(parent)
+    partial = parent / f"{_PARTIAL}{plan.key}"
+    _remove_leftovers(parent, spared=partial)
     aside = parent / f".{plan.key}.{os.getpid()}"
     aside.mkdir()
     started = time.perf_counter()
     try:
         with PeakMemory() as memory:
             module = importlib.import_module(plan.stage.module)
-            metrics = module.run(inputs, settings, StageContext(aside, plan.seed, report))
+            metrics = module.run(inputs, settings, StageContext(aside, plan.seed, report, partial))
         ingredients = plan.ingredients
         files = hash_files(aside)
         manifest = StageManifest(
@@ -156,6 +176,7 @@ def run_stage(
             inputs=ingredients["inputs"],
             config=plan.config,
             code=ingredients["code"],
+            outside=ingredients["outside"],
             files=files,
             content=hash_json(files),
             metrics=metrics,
@@ -170,6 +191,7 @@ def run_stage(
             shutil.rmtree(plan.directory)
         aside.rename(plan.directory)
         _sync(parent)
+        shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -222,10 +244,11 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _remove_leftovers(parent: Path) -> None:
-    """Directories that a killed run left behind; the run lock makes sure that nobody writes them now."""
+def _remove_leftovers(parent: Path, spared: Path) -> None:
+    """Directories that killed runs left behind; the run lock makes sure that nobody writes them now."""
     for path in parent.glob(".*"):
-        shutil.rmtree(path, ignore_errors=True)
+        if path != spared:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _latest(parent: Path) -> StageManifest | None:

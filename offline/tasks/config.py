@@ -12,7 +12,8 @@ class DataConfig(Section):
     """Where the examples are.
 
     Each split is a file (`.jsonl`, `.csv`, `.parquet`; relative to `directory`, or to the
-    configuration file where none is given) or a Hugging Face data set as `hf:NAME[/CONFIG]@SPLIT`.
+    configuration file where none is given) or a Hugging Face data set as `hf:NAME[/CONFIG]@SPLIT`;
+    NAME is one of the hub's, or a directory.
     """
 
     # What a run depends on is the files' content, not where they lie.
@@ -22,19 +23,15 @@ class DataConfig(Section):
     test: str
     unlabelled: str | None = None
 
-    def files(self) -> dict[str, Path]:
-        """The path of every split that is a file, by the split's name."""
-        sources = {
+    def sources(self) -> dict[str, str]:
+        """What is named for each split, by the split's name."""
+        named = {
             "train": self.train,
             "validation": self.validation,
             "test": self.test,
             "unlabelled": self.unlabelled,
         }
-        return {
-            split: self.path(source)
-            for split, source in sources.items()
-            if source is not None and not source.startswith("hf:")
-        }
+        return {split: source for split, source in named.items() if source is not None}
 
     def path(self, source: str) -> Path:
         """The path of a source that is a file."""

@@ -94,7 +94,7 @@ def _text(row: dict[str, Any], name: str, where: str) -> str:
 
 def _rows(source: str, directory: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
     if source.startswith("hf:"):
-        yield from _hub_rows(source, split)
+        yield from _hub_rows(source, directory, split)
         return
     path = directory / Path(source).expanduser()
     if not path.is_file():
@@ -141,21 +141,21 @@ def _library_rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{path.name} row {number}", row
 
 
-def _hub_rows(source: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    name, _, part = source.removeprefix("hf:").partition("@")
-    if not name or not part:
+def _hub_rows(source: str, directory: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        name, config, part = data_set_of(source, directory)
+    except ValueError as error:
         raise InvalidData(
             f"The {split} split {source!r} does not say which data set.",
             hint="Expected hf:NAME[/CONFIG]@SPLIT, for example hf:fancyzhx/ag_news@train.",
-        )
-    owner_and_name, config = _name_and_config(name)
+        ) from error
     # A hub that is away should be told within seconds, not after five rounds of back-off.
     os.environ.setdefault("HF_HUB_ETAG_TIMEOUT", "5")
     import datasets
 
     datasets.disable_progress_bars()
     try:
-        table = datasets.load_dataset(owner_and_name, config, split=part)
+        table = datasets.load_dataset(name, config, split=part)
     except Exception as error:
         raise InvalidData(
             f"The data set {source!r} cannot be loaded: {error}.",
@@ -172,6 +172,19 @@ def _hub_rows(source: str, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"{source} row {number}", named
 
 
-def _name_and_config(name: str) -> tuple[str, str | None]:
-    parts = name.split("/")
-    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None
+def data_set_of(source: str, directory: Path) -> tuple[str, str | None, str]:
+    """Name, configuration and split of `hf:NAME[/CONFIG]@SPLIT`.
+
+    The name is the path of a directory where there is one of that name, below `directory` or not.
+
+    Raises:
+        ValueError: it is not of that form.
+    """
+    named, _, part = source.removeprefix("hf:").partition("@")
+    if not named or not part:
+        raise ValueError(source)
+    local = directory / Path(named).expanduser()
+    if local.is_dir():
+        return str(local), None, part
+    parts = named.split("/")
+    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None, part

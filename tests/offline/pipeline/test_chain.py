@@ -65,7 +65,7 @@ def test_a_changed_data_file_redoes_the_stage_that_reads_it(tmp_path: Path) -> N
     toy_chain(tmp_path, Count(), Count(), outside="a").run(0, EventDisplay())
     plan = list(toy_chain(tmp_path, Count(), Count(), outside="b").plan(0))
     assert plan[0].runs
-    assert plan[0].reason == "its data files changed"
+    assert plan[0].reason == "changed: data"
 
 
 def test_a_damaged_result_is_done_again(tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""What stages read from outside of the tree of stages, by content: data, models, a user's own modules.
+
+Configurations name these things; a name stays when what it stands for changes. A file or a directory
+counts by the hash of its files. What the hub holds counts by its commit: the one in the local cache for a
+model, as that is what is loaded; the hub's own for a data set, for the same reason. Where neither is to be
+had, the name alone counts, which is logged.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import structlog
+
+from offline.pipeline.code_hash import user_code_hash
+from offline.pipeline.manifest import hash_file, hash_json
+from offline.pipeline.stage import Stage
+from offline.tasks.config import DataConfig
+from offline.tasks.examples import data_set_of
+from offline.teacher.pretrained import PACKAGED, model_directory
+from services.platform.errors import ModelNotFound
+
+if TYPE_CHECKING:
+    from offline.configs.run import RunConfig
+
+log = structlog.get_logger(__name__)
+
+_HUB_SECONDS = 5.0
+
+
+def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, dict[str, str]]:
+    """By stage and name, the hash or commit of everything outside that its result hangs on.
+
+    A stage that reads the directory of one that names a model opens that model too: what the directory
+    holds of it is its name.
+    """
+    generator = config.generator
+    named = {
+        "prepare": data_hashes(config.task.data),
+        "labeller": {"labeller.encoder.model": model_hash(config.labeller.encoder.model)},
+        "generator": {"generator.model": model_hash(generator.model)}
+        if generator.model is not None
+        else {"generator.encoder": model_hash(generator.encoder)},
+    }
+    found: dict[str, dict[str, str]] = {}
+    for stage in stages:
+        found[stage.name] = dict(named.get(stage.name, {}))
+        for model_stage in ("labeller", "generator"):
+            if model_stage in stage.inputs:
+                found[stage.name].update(named[model_stage])
+    if "ppo" in found:
+        found["ppo"].update(module_hashes(config.ppo.reward.modules))
+    return found
+
+
+def data_hashes(data: DataConfig) -> dict[str, str]:
+    """Of every split's source; a file that is missing has none, as reading it will tell."""
+    directory = data.directory or Path()
+    found: dict[str, str] = {}
+    for split, source in data.sources().items():
+        if source.startswith("hf:"):
+            try:
+                name, _, _ = data_set_of(source, directory)
+            except ValueError:
+                continue
+            path = Path(name)
+            known = directory_hash(path) if path.is_dir() else _hub_commit(name, "dataset")
+            found[f"task.data.{split}"] = known
+        elif (path := data.path(source)).is_file():
+            found[f"task.data.{split}"] = _file_hash(path)
+    return found
+
+
+def model_hash(name: str) -> str:
+    """Of the model that `model_directory` would load for that name."""
+    if name == PACKAGED or Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")):
+        try:
+            return directory_hash(model_directory(name))
+        except ModelNotFound:
+            return "absent"
+    return _hub_commit(name, "model")
+
+
+def module_hashes(modules: Sequence[str]) -> Mapping[str, str]:
+    """Of the code of each module, and of the user's other modules that it imports."""
+    return {
+        f"ppo.reward.modules.{module}": user_code_hash(module) or "absent" for module in modules
+    }
+
+
+def directory_hash(directory: Path) -> str:
+    """Of the names and contents of all files below a directory; hidden ones do not count."""
+    files = {}
+    for path in sorted(directory.rglob("*")):
+        relative = path.relative_to(directory)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            files[relative.as_posix()] = _file_hash(path)
+    return hash_json(files)
+
+
+def _file_hash(path: Path) -> str:
+    found = path.stat()
+    return _hash_as_it_is(path.resolve(), found.st_size, found.st_mtime_ns, found.st_ino)
+
+
+@cache
+def _hash_as_it_is(path: Path, size: int, changed: int, inode: int) -> str:
+    """Hashed once in a process for as long as nobody writes it: models are large."""
+    return hash_file(path)
+
+
+@cache
+def _hub_commit(name: str, kind: Literal["model", "dataset"]) -> str:
+    looks = (_cached_commit, _current_commit)
+    for look in looks if kind == "model" else reversed(looks):
+        commit = look(name, kind)
+        if commit is not None:
+            return f"commit {commit}"
+    log.warning("known_by_name_alone", kind=kind, name=name)
+    return f"name {name}"
+
+
+def _cached_commit(name: str, kind: str) -> str | None:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, repo_type=kind, local_files_only=True)).name
+    except (OSError, ValueError):
+        return None
+
+
+def _current_commit(name: str, kind: str) -> str | None:
+    from huggingface_hub import HfApi
+
+    api = HfApi()
+    ask = api.model_info if kind == "model" else api.dataset_info
+    try:
+        return ask(name, timeout=_HUB_SECONDS).sha
+    except Exception as error:
+        # A hub that is away, and a name that it does not know, are told by the stage that loads it.
+        log.info("hub_did_not_answer", name=name, reason=str(error)[:200])
+        return None

@@ -1,0 +1,188 @@
+"""What lies outside of the tree of stages counts by content: new weights, rows or rewards are seen."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from offline.configs.run import RunConfig, load_run_config
+from offline.pipeline.chain import Chain
+from offline.pipeline.outside import data_hashes, outside_hashes
+from offline.pipeline.release_stages import STAGES
+from offline.tasks.config import DataConfig, FieldsConfig
+from offline.tasks.examples import read_split
+
+TREE = Path(__file__).parents[3]
+
+
+def model(directory: Path, weights: bytes = b"weights") -> Path:
+    directory.mkdir(exist_ok=True)
+    (directory / "config.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(weights)
+    return directory
+
+
+def changed_by(before: dict[str, dict[str, str]], after: dict[str, dict[str, str]]) -> set[str]:
+    return {stage for stage in after if before[stage] != after[stage]}
+
+
+def hashes(config: RunConfig) -> dict[str, dict[str, str]]:
+    return outside_hashes(config, STAGES)
+
+
+def test_new_weights_in_a_labeller_s_directory_redo_every_stage_that_opens_it(
+    tmp_path: Path,
+) -> None:
+    config = load_run_config("helpdesk", [f"labeller.encoder.model={model(tmp_path / 'encoder')}"])
+    before = hashes(config)
+    assert hashes(config) == before
+    model(tmp_path / "encoder", b"other weights")
+    opened = {"labeller", "ppo", "knowledge", "student", "baselines", "evaluate"}
+    assert changed_by(before, hashes(config)) == opened
+
+
+def test_new_weights_in_a_generator_s_directory_redo_every_stage_that_opens_it(
+    tmp_path: Path,
+) -> None:
+    config = load_run_config("helpdesk", [f"generator.model={model(tmp_path / 'lm')}"])
+    before = hashes(config)
+    model(tmp_path / "lm", b"other weights")
+    opened = {"generator", "soft_prompt", "ppo", "generate"}
+    assert changed_by(before, hashes(config)) == opened
+
+
+def test_a_dry_run_names_what_changed_outside(tmp_path: Path) -> None:
+    config = load_run_config("helpdesk", [f"labeller.encoder.model={model(tmp_path / 'encoder')}"])
+    sections = {stage.section: getattr(config, stage.section) for stage in STAGES}
+
+    def chain() -> Chain:
+        return Chain(STAGES, tmp_path / "stages", sections, hashes(config)).upto("prepare")
+
+    from offline.pipeline.progress import EventDisplay
+
+    chain().run(0, EventDisplay())
+    assert not any(step.runs for step in chain().plan(0))
+    data = tmp_path / "data"
+    data.mkdir()
+    assert config.task.data.directory is not None
+    for name in ("train", "validation", "test", "unlabelled"):
+        rows = (config.task.data.directory / f"{name}.jsonl").read_bytes()
+        (data / f"{name}.jsonl").write_bytes(rows + (b"\n" if name == "validation" else b""))
+    moved = config.task.data.model_copy(update={"directory": data})
+    config = config.model_copy(update={"task": config.task.model_copy(update={"data": moved})})
+    (step,) = chain().plan(0)
+    assert step.reason == "changed: task.data.validation"
+
+
+def test_a_model_directory_that_is_not_there_is_left_to_the_stage(tmp_path: Path) -> None:
+    config = load_run_config("helpdesk", [f"generator.model={tmp_path / 'none'}"])
+    assert hashes(config)["generator"] == {"generator.model": "absent"}
+
+
+def test_a_reward_of_the_user_s_own_is_part_of_ppo_alone() -> None:
+    plain = load_run_config("helpdesk")
+    named = load_run_config("helpdesk", ["ppo.reward.modules=[no_such_rewards]"])
+    assert changed_by(hashes(plain), hashes(named)) == {"ppo"}
+    assert hashes(named)["ppo"]["ppo.reward.modules.no_such_rewards"] == "absent"
+
+
+@pytest.mark.parametrize(
+    ("edited", "counts"),
+    [("my_rewards/terms.py", True), ("my_rewards/limits.py", True), ("my_words.py", True),
+     ("unused.py", False)],
+)  # fmt: skip
+def test_an_edited_reward_of_the_user_s_own_is_seen_and_so_is_what_it_imports(
+    tmp_path: Path, edited: str, counts: bool
+) -> None:
+    (tmp_path / "my_rewards").mkdir()
+    (tmp_path / "my_rewards" / "__init__.py").write_text("")
+    (tmp_path / "my_rewards" / "terms.py").write_text(
+        "import numpy as np\nfrom . import limits\nfrom my_words import WORDS\n"
+    )
+    (tmp_path / "my_rewards" / "limits.py").write_text("LONGEST = 3\n")
+    (tmp_path / "my_words.py").write_text("WORDS = ['ticket']\n")
+    (tmp_path / "unused.py").write_text("")
+
+    def found() -> Any:
+        return told_by(
+            "from offline.pipeline.outside import module_hashes\n"
+            "found = module_hashes(['my_rewards.terms'])",
+            PYTHONPATH=f"{tmp_path}{os.pathsep}{TREE}",
+        )
+
+    before = found()
+    with (tmp_path / edited).open("a") as file:
+        file.write("# a remark\n")
+    assert found() == before
+    with (tmp_path / edited).open("a") as file:
+        file.write("MORE = 1\n")
+    assert (found() != before) is counts
+
+
+def test_a_model_of_the_hub_counts_by_the_commit_that_is_in_the_cache(tmp_path: Path) -> None:
+    folder = tmp_path / "models--someone--something"
+
+    def found() -> Any:
+        return told_by(
+            "from offline.pipeline.outside import model_hash\n"
+            "found = model_hash('someone/something')",
+            HF_HUB_CACHE=str(tmp_path),
+            HF_HUB_OFFLINE="1",
+        )
+
+    assert found() == "name someone/something"
+    for commit in ("a" * 40, "b" * 40):
+        (folder / "snapshots" / commit).mkdir(parents=True)
+        (folder / "snapshots" / commit / "config.json").write_text("{}")
+        (folder / "refs").mkdir(exist_ok=True)
+        (folder / "refs" / "main").write_text(commit)
+        assert found() == f"commit {commit}"
+
+
+def test_a_data_set_that_is_known_by_its_name_alone_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with capture_logs() as logs:
+        found = data_hashes(DataConfig(train="hf:someone/nowhere@train", test="hf:no-split"))
+    assert found == {"task.data.train": "name someone/nowhere"}
+    assert [entry["name"] for entry in logs if entry["event"] == "known_by_name_alone"] == [
+        "someone/nowhere"
+    ]
+
+
+def test_other_rows_in_a_local_data_set_s_directory_are_seen(tmp_path: Path) -> None:
+    data = DataConfig(directory=tmp_path, train="hf:rows@train", test="hf:rows@test")
+
+    def write(text: str) -> None:
+        (tmp_path / "rows").mkdir(exist_ok=True)
+        for split in ("train", "test"):
+            line = json.dumps({"text": f"{text} {split}", "label": "a"})
+            (tmp_path / "rows" / f"{split}.jsonl").write_text(line + "\n")
+
+    write("old")
+    before = data_hashes(data)
+    read = read_split(data.train, tmp_path, FieldsConfig(), split="train", labels=["a"])
+    assert read["text"].to_pylist() == ["old train"]
+    write("new")
+    after = data_hashes(data)
+    assert before.keys() == after.keys() == {"task.data.train", "task.data.test"}
+    assert before["task.data.train"] != after["task.data.train"]
+
+
+def told_by(program: str, **environment: str) -> Any:
+    """What a fresh process finds: modules are imported, and hashed, once in a process."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"{program}\nimport json; print(json.dumps(found))"],
+        cwd=TREE,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
