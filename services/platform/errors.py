@@ -163,10 +163,16 @@ class NotReady(Unavailable):
 
 
 class Overloaded(RetriktError):
+    """`retry_after`: whole seconds after which it makes sense to try again."""
+
     code = "overloaded"
     status = 429
     exit_code = 5
     error_type = "Overloaded"
+
+    def __init__(self, message: str, *, hint: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, hint=hint)
+        self.retry_after = retry_after
 
 
 class StorageFull(RetriktError):

@@ -28,10 +28,6 @@ log = structlog.get_logger(__name__)
 
 REQUEST_ID_HEADER = "x-request-id"
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
-_HEADERS: dict[type[RetriktError], dict[str, str]] = {
-    Overloaded: {"retry-after": "1"},
-    NotAuthenticated: {"www-authenticate": "Bearer"},
-}
 
 
 class JsonResponse(Response):
@@ -45,8 +41,12 @@ class JsonResponse(Response):
 
 def error_response(error: RetriktError) -> JsonResponse:
     """The answer that an error gives a client."""
-    headers = _HEADERS.get(type(error))
-    return _answer(error.status, str(error), error.error_type, error.code, headers)
+    return JsonResponse(error_body(error), status_code=error.status, headers=_headers(error))
+
+
+def error_body(error: RetriktError) -> dict[str, str]:
+    """What an answer says of an error."""
+    return {"error": str(error), "error_type": error.error_type, "code": error.code}
 
 
 def install_error_handlers(app: FastAPI) -> None:
@@ -207,6 +207,16 @@ def _given_id(scope: Scope) -> str | None:
             text: str = value.decode("latin-1")
             return text if _ACCEPTABLE_ID.fullmatch(text) else None
     return None
+
+
+def _headers(error: RetriktError) -> dict[str, str] | None:
+    match error:
+        case Overloaded():
+            return {"retry-after": str(error.retry_after)}
+        case NotAuthenticated():
+            return {"www-authenticate": "Bearer"}
+        case _:
+            return None
 
 
 def _answer(

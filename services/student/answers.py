@@ -1,12 +1,14 @@
 """Answers as bytes: every label and its score, best first; and what an answer was made of."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from services.platform.errors import RetriktError
+from services.platform.http import error_body
 from services.store.client import StoredItem
 from services.student.mixing import MixingParameters, neighbour_weights
 from services.student.predictor import Floats, Prediction
@@ -26,14 +28,19 @@ class RankedJson:
     def __init__(self, labels: Sequence[str]) -> None:
         self._heads = [b'{"label":' + orjson.dumps(label) + b',"score":' for label in labels]
 
-    def rows(self, probabilities: Floats, *, raw: bool = False) -> list[bytes]:
-        """One JSON array for each row of (b, L); `raw` writes logarithms."""
+    def rows(
+        self, probabilities: Floats, *, raw: bool = False, top_k: int | None = None
+    ) -> list[bytes]:
+        """One JSON array for each row of (b, L).
+
+        Args:
+            probabilities: rows that sum to 1.
+            raw: write their logarithms.
+            top_k: write the best labels alone.
+        """
         if not len(probabilities):
             return []
-        order = np.argsort(-probabilities, axis=1, kind="stable")
-        scores = np.take_along_axis(probabilities, order, axis=1)
-        if raw:
-            scores = np.log(np.maximum(scores, LEAST_PROBABILITY))
+        order, scores = best_first(probabilities, raw=raw, top_k=top_k)
         heads = self._heads
         written = orjson.dumps(np.ascontiguousarray(scores), option=NUMPY)[2:-2].split(b"],[")
         return [
@@ -46,6 +53,20 @@ class RankedJson:
         ]
 
 
+def best_first(
+    probabilities: Floats, *, raw: bool = False, top_k: int | None = None
+) -> tuple[NDArray[np.int64], Floats]:
+    """Columns and scores of each row of (b, L), sorted; both are (b, top_k or L)."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")[:, :top_k]
+    scores = np.take_along_axis(probabilities, order, axis=1)
+    return order, np.log(np.maximum(scores, LEAST_PROBABILITY)) if raw else scores
+
+
+def batch_body(answers: Iterable[bytes], faults: Mapping[int, RetriktError]) -> bytes:
+    """A JSON array of answers, the error of each input that has none in its place."""
+    return b"[" + b",".join(_with_faults(answers, faults)) + b"]"
+
+
 def explained(
     prediction: Prediction,
     rows: range,
@@ -53,33 +74,42 @@ def explained(
     soft_labels: NDArray[np.float16],
     items: Mapping[int, StoredItem],
     mixing: MixingParameters,
+    *,
+    show_texts: bool = True,
+    faults: Mapping[int, RetriktError],
 ) -> bytes:
     """The body of an explained answer: `ExplainedAnswer` of `services.student.schemas`.
 
     Args:
         prediction: of the batch.
         rows: those of this request.
-        ranked: the whole batch's scores, as `RankedJson.rows` writes them.
+        ranked: their scores, as `RankedJson.rows` writes them.
         soft_labels: of the release.
         items: the neighbours' texts, as far as the store gave them.
         mixing: what the neighbours were weighed with.
+        show_texts: the caller may see the neighbours' texts.
+        faults: the errors of inputs that could not be classified, by their position.
     """
-    answer = {
-        "release": prediction.release,
-        "degraded": prediction.degraded,
-        "seconds": prediction.seconds,
-        "predictions": [
+    explanations = [
+        orjson.dumps(
             {
-                "scores": orjson.Fragment(ranked[row]),
+                "scores": orjson.Fragment(scores),
                 "student": _by_label(prediction.labels, prediction.student[row]),
                 "store": None
                 if prediction.store is None
                 else _by_label(prediction.labels, prediction.store[row]),
                 "weight": prediction.weight[row],
-                "neighbours": _neighbours(prediction, row, soft_labels, items, mixing),
-            }
-            for row in rows
-        ],
+                "neighbours": _neighbours(prediction, row, soft_labels, items, mixing, show_texts),
+            },
+            option=NUMPY,
+        )
+        for row, scores in zip(rows, ranked, strict=True)
+    ]
+    answer = {
+        "release": prediction.release,
+        "degraded": prediction.degraded,
+        "seconds": prediction.seconds,
+        "predictions": orjson.Fragment(batch_body(explanations, faults)),
     }
     return orjson.dumps(answer, option=NUMPY)
 
@@ -99,6 +129,7 @@ def _neighbours(
     soft_labels: NDArray[np.float16],
     items: Mapping[int, StoredItem],
     mixing: MixingParameters,
+    show_texts: bool,
 ) -> list[dict[str, Any]]:
     if prediction.neighbour_ids is None or prediction.similarities is None:
         return []
@@ -117,8 +148,8 @@ def _neighbours(
                 "similarity": similarity,
                 "weight": weight,
                 "labels": _by_label(prediction.labels, soft_labels[identity].astype(np.float32)),
-                "text": item.text if item else None,
-                "text_pair": item.text_pair if item else None,
+                "text": item.text if item and show_texts else None,
+                "text_pair": item.text_pair if item and show_texts else None,
                 "label": item.label if item else None,
                 "origin": item.origin if item else None,
             }
@@ -128,3 +159,10 @@ def _neighbours(
 
 def _by_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
     return dict(zip(labels, values, strict=True))
+
+
+def _with_faults(answers: Iterable[bytes], faults: Mapping[int, RetriktError]) -> list[bytes]:
+    placed = list(answers)
+    for position in sorted(faults):
+        placed.insert(position, orjson.dumps(error_body(faults[position])))
+    return placed

@@ -5,6 +5,7 @@ themselves while the one before is computed.
 """
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -17,6 +18,9 @@ import structlog
 from services.platform.errors import NotReady, Overloaded, RetriktError
 
 log = structlog.get_logger(__name__)
+
+_MEMORY = 0.9
+"""What the pace of earlier batches counts against that of the last one."""
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -68,6 +72,8 @@ class MicroBatcher(Generic[J, R]):
         # Each is written by one thread alone, so that neither needs a lock.
         self._submitted = 0
         self._taken = 0
+        self._seconds = 0.0
+        self._texts = 0.0
         self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True, name=name)
         self._thread.start()
@@ -75,6 +81,12 @@ class MicroBatcher(Generic[J, R]):
     @property
     def waiting(self) -> int:
         return self._submitted - self._taken
+
+    @property
+    def wait_seconds(self) -> float:
+        """How long a job that comes now will wait, at the pace of the latest batches."""
+        texts = self._texts
+        return self.waiting * self._seconds / texts if texts else 0.0
 
     async def submit(self, job: J, *, weight: int = 1, deadline: float) -> R:
         """The result of a job; call from one event loop.
@@ -85,23 +97,38 @@ class MicroBatcher(Generic[J, R]):
             deadline: `time.monotonic()` after which nobody wants it any more.
 
         Raises:
-            Overloaded: too much waits already, or the deadline passed while it waited.
+            Overloaded: too much waits already: more than the queue takes, or more than can be
+                answered by the deadline; or the deadline passed while it waited.
             NotReady: the batcher was closed.
             RetriktError: whatever `process` gave for this job.
         """
         if self._closed:
             raise NotReady("The service is stopping.")
-        if self.waiting + weight > self._max_waiting and self.waiting > 0:
-            raise Overloaded(
-                f"{self.waiting} texts wait for an answer already, the queue takes "
-                f"{self._max_waiting}.",
-                hint="Try again in a moment, or add replicas.",
-            )
+        waiting = self.waiting
+        if waiting > 0:
+            self._refuse_what_comes_too_late(waiting, weight, deadline)
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._submitted += weight
         self._queue.put(_Waiting(job, weight, deadline, loop, future))
         return await future
+
+    def _refuse_what_comes_too_late(self, waiting: int, weight: int, deadline: float) -> None:
+        """Refused at once, a request can go elsewhere; let in, it would only delay the others."""
+        wait = self.wait_seconds
+        if waiting + weight > self._max_waiting:
+            reason = (
+                f"{waiting} texts wait for an answer already, the queue takes {self._max_waiting}."
+            )
+        elif time.monotonic() + wait > deadline:
+            reason = f"{waiting} texts wait for an answer already, which takes about {wait:.1f} s."
+        else:
+            return
+        raise Overloaded(
+            reason,
+            hint="Try again in a moment, or add replicas.",
+            retry_after=max(1, math.ceil(wait)),
+        )
 
     def between_batches(self, action: Callable[[], T]) -> T:
         """Run `action` on the worker after the batch under way and before the next; wait for it.
@@ -167,7 +194,7 @@ class MicroBatcher(Generic[J, R]):
         wanted = []
         results: list[tuple[_Waiting[J, R], R | RetriktError]] = []
         for entry in batch:
-            if entry.future.cancelled():
+            if entry.future.done():
                 continue
             if now > entry.deadline:
                 late = Overloaded(
@@ -179,6 +206,7 @@ class MicroBatcher(Generic[J, R]):
             wanted.append(entry)
         if wanted:
             answers: Sequence[R | RetriktError]
+            started = time.perf_counter()
             try:
                 answers = self._process(
                     [entry.job for entry in wanted], min(entry.deadline for entry in wanted)
@@ -190,6 +218,9 @@ class MicroBatcher(Generic[J, R]):
                 log.exception("batch_crashed", jobs=len(wanted))
                 bug = RetriktError(f"{type(error).__name__} in the service; its log has the trace.")
                 answers = [bug] * len(wanted)
+            # Sums, so that a lone text does not count as much as a batch.
+            self._seconds = _MEMORY * self._seconds + time.perf_counter() - started
+            self._texts = _MEMORY * self._texts + sum(entry.weight for entry in wanted)
             results.extend(zip(wanted, answers, strict=True))
         _deliver(results)
 

@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.platform.errors import RetriktError
 from services.platform.http import error_response
 from services.platform.metrics import OUTCOME
+from services.student.answering import Answer
 from services.student.routes import PATH, answer_headers
 from services.student.service import PredictionService
 
@@ -33,14 +34,13 @@ class FastPathMiddleware:
             await self._app(scope, receive, send)
             return
         scope["route"] = _Route
-        body = await _body(receive)
-        if body is None:
-            return
         try:
-            answer = await self._service.predict(body)
+            answer = await self._answer(scope, receive)
         except RetriktError as error:
             scope[OUTCOME] = error.code
             await error_response(error)(scope, receive, send)
+            return
+        if answer is None:
             return
         headers = [
             (b"content-type", b"application/json"),
@@ -49,6 +49,24 @@ class FastPathMiddleware:
         ]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
+        """What to answer; None when the client has gone."""
+        service = self._service
+        granted = service.keys.check(_authorization(scope), "read")
+        with service.deadlines.start() as deadline:
+            body = await _body(receive)
+            if body is None:
+                return None
+            return await service.predict(body, granted, deadline.at)
+
+
+def _authorization(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"authorization":
+            text: str = value.decode("latin-1")
+            return text
+    return None
 
 
 async def _body(receive: Receive) -> bytes | None:

@@ -181,6 +181,11 @@ class Predictor:
         tokenize_seconds: float = 0.0,
     ) -> Prediction:
         """As `predict`, from what `tokenize` gave."""
+        if not tokens:
+            nothing = np.zeros((0, len(self.labels)), np.float32)
+            return Prediction(
+                self.release, self.labels, nothing, nothing, None, nothing[:, 0], None, None, None
+            )
         started = time.perf_counter()
         logits, query = self._encoder.run(tokens)
         encoded = time.perf_counter()

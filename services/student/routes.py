@@ -1,9 +1,13 @@
 """`POST /predict`."""
 
-from fastapi import APIRouter, Request, Response
+from typing import Annotated
 
-from services.student.schemas import ErrorBody, ExplainedAnswer, PredictBody, Score
-from services.student.service import Answer, PredictionService
+from fastapi import APIRouter, Depends, Request, Response
+
+from services.platform.auth import Granted, requires
+from services.student.answering import Answer
+from services.student.schemas import ErrorBody, ExplainedAnswer, PredictBody, Score, body_schema
+from services.student.service import PredictionService
 
 PATH = "/predict"
 RELEASE_HEADER = "x-retrikt-release"
@@ -11,26 +15,30 @@ DEGRADED_HEADER = "x-retrikt-degraded"
 
 DESCRIPTION = """The body is Text Embeddings Inference's: a text in `inputs`, or a pair of texts, or a \
 batch of either, each input in a list of its own. The answer to one input lists all labels, best \
-first; the answer to a batch is a list of such lists. `x-retrikt-release` names the release that \
+first; the answer to a batch is a list of such lists. With the inference API's `parameters` the answer \
+is a list of lists for one input too. `x-retrikt-release` names the release that \
 answered; `x-retrikt-degraded` is there when the student answered without the store, and says why."""
 
 ERRORS = {
+    401: "A key is needed, or the one that was sent is unknown",
+    403: "The key may not do that",
     413: "A text has too many tokens, the request too many texts, or its body too many bytes",
     422: "The request is not JSON, has an unknown field, or an input that cannot be classified",
     429: "Too much waits already; try again after `retry-after` seconds",
-    503: "No release serves yet, or the service is stopping",
+    503: "No release serves yet, the service is stopping, or the request took too long",
 }
 
 
 def predict_router(service: PredictionService) -> APIRouter:
     """The route, documented; `services.student.fast_path` answers it in practice."""
     router = APIRouter(tags=["predict"])
+    Readers = Annotated[Granted, Depends(requires(service.keys, "read"))]  # noqa: N806
 
     @router.post(
         PATH,
         summary="Classify texts",
         description=DESCRIPTION,
-        response_model=list[Score] | list[list[Score]] | ExplainedAnswer,
+        response_model=list[Score] | list[list[Score] | ErrorBody] | ExplainedAnswer,
         responses={
             status: {"description": text, "model": ErrorBody} for status, text in ERRORS.items()
         },
@@ -39,15 +47,16 @@ def predict_router(service: PredictionService) -> APIRouter:
                 "required": True,
                 "content": {
                     "application/json": {
-                        "schema": PredictBody.model_json_schema(),
+                        "schema": body_schema(PredictBody),
                         "example": {"inputs": "I forgot my password"},
                     }
                 },
             }
         },
     )
-    async def predict(request: Request) -> Response:
-        answer = await service.predict(await request.body())
+    async def predict(request: Request, granted: Readers) -> Response:
+        with service.deadlines.start() as deadline:
+            answer = await service.predict(await request.body(), granted, deadline.at)
         headers = {name.decode(): value.decode() for name, value in answer_headers(answer)}
         return Response(answer.body, media_type="application/json", headers=headers)
 

@@ -1,26 +1,32 @@
-"""The body of `POST /predict`: as Text Embeddings Inference has it, with `explain` added.
+"""The bodies of `POST /predict` for the OpenAPI document: Text Embeddings Inference's, and what is added.
 
-Requests are read by hand: it costs a tenth of what a model of unions does, and the messages name the
-input at fault. The pydantic classes say the same for the OpenAPI document.
+`services.student.predict_request` reads them.
 """
 
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import BaseModel, ConfigDict, Field
-
-from services.platform.errors import BatchTooLarge, InvalidRequest
-from services.student.encoder import Direction
-from services.student.predictor import TextInput
-
-FIELDS = ("inputs", "raw_scores", "truncate", "truncation_direction", "explain")
 
 Inputs = (
     Annotated[str, Field(min_length=1)]
     | Annotated[list[str], Field(min_length=1, max_length=2)]
     | Annotated[list[Annotated[list[str], Field(min_length=1, max_length=2)]], Field(min_length=1)]
 )
+
+
+class Parameters(BaseModel):
+    """As the Hugging Face inference API has them.
+
+    Attributes:
+        top_k: labels of each answer; all by default.
+        function_to_apply: `softmax` answers probabilities, `none` their logarithms; `sigmoid` is
+            refused, as the labels of a task exclude one another.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    top_k: Annotated[int, Field(ge=1)] | None = None
+    function_to_apply: Literal["softmax", "none"] | None = None
 
 
 class PredictBody(BaseModel):
@@ -33,6 +39,10 @@ class PredictBody(BaseModel):
         truncate: cut texts that are too long; null leaves it to the server (`auto_truncate` in
             `/info`); false answers 413.
         truncation_direction: the side on which they are cut.
+        parameters: the inference API's; where they are given, the answer is its too: a list of
+            lists, for one input as well.
+        partial: an input of a batch that cannot be classified is answered with its error, in its
+            place; otherwise it fails the whole request.
         explain: answer an object that says what the answer was made of.
     """
 
@@ -42,7 +52,17 @@ class PredictBody(BaseModel):
     raw_scores: bool = False
     truncate: bool | None = None
     truncation_direction: Literal["Left", "Right", "left", "right"] = "Right"
+    parameters: Parameters | None = None
+    partial: bool = False
     explain: bool = False
+
+
+class ErrorBody(BaseModel):
+    """Every error's body."""
+
+    error: str
+    error_type: str
+    code: str
 
 
 class Score(BaseModel):
@@ -60,7 +80,8 @@ class Neighbour(BaseModel):
         similarity: cosine of its vector and the text's.
         weight: its share of what the store says; those of all neighbours sum to 1.
         labels: the teacher's soft label, by label.
-        text, text_pair, label, origin: null when the store did not give them.
+        text, text_pair: null where the store did not give them, or the key may not see texts.
+        label, origin: null where the store did not give them.
     """
 
     id: int
@@ -98,167 +119,28 @@ class ExplainedAnswer(BaseModel):
         release: that answered.
         degraded: why the store was of no help; null when it was.
         seconds: taken by each step, for the whole batch that the request was computed in.
-        predictions: one for each input.
+        predictions: one for each input, or its error with `"partial": true`.
     """
 
     release: str
     degraded: str | None
     seconds: dict[str, float]
-    predictions: list[Explanation]
+    predictions: list[Explanation | ErrorBody]
 
 
-class ErrorBody(BaseModel):
-    """Every error's body."""
+def body_schema(model: type[BaseModel]) -> dict[str, Any]:
+    """JSON schema of a body, with what it refers to in place: an OpenAPI document knows no `$defs`."""
+    schema = model.model_json_schema()
+    definitions: dict[str, Any] = schema.pop("$defs", {})
 
-    error: str
-    error_type: str
-    code: str
+    def inline(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inline(entry) for entry in part]
+        if not isinstance(part, dict):
+            return part
+        if "$ref" in part:
+            return inline(definitions[part["$ref"].rsplit("/", 1)[1]])
+        return {name: inline(value) for name, value in part.items()}
 
-
-@dataclass(frozen=True, slots=True)
-class PredictRequest:
-    """A checked request; `single` when the answer is not to be a batch."""
-
-    texts: list[TextInput]
-    single: bool
-    raw_scores: bool
-    truncate: bool
-    direction: Direction
-    explain: bool
-
-
-def read_predict_request(
-    body: bytes, *, pair: bool, max_texts: int, auto_truncate: bool
-) -> PredictRequest:
-    """The request in a body.
-
-    Args:
-        body: JSON.
-        pair: whether the task is about pairs of texts.
-        max_texts: inputs that a request may hold.
-        auto_truncate: what `truncate: null` means.
-
-    Raises:
-        InvalidRequest: the body is not JSON, has an unknown field, or one of a wrong type; the
-            message names the field or the input.
-        BatchTooLarge: there are too many inputs.
-    """
-    try:
-        content = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"The request's body is not JSON: {error}.") from None
-    if type(content) is not dict:
-        raise InvalidRequest(
-            "The request's body is not a JSON object.", hint='Expected {"inputs": "a text"}.'
-        )
-    for name in content:
-        if name not in FIELDS:
-            raise InvalidRequest(
-                f"The field {_shown(name)} is unknown.", hint=f"Known: {', '.join(FIELDS)}."
-            )
-    if "inputs" not in content:
-        raise InvalidRequest("The field 'inputs' is missing.", hint="It holds what to classify.")
-    texts, single = _inputs(content["inputs"], pair, max_texts)
-    truncate = content.get("truncate")
-    if truncate is not None and type(truncate) is not bool:
-        raise InvalidRequest("The field 'truncate' is neither true, false nor null.")
-    return PredictRequest(
-        texts=texts,
-        single=single,
-        raw_scores=_flag(content, "raw_scores"),
-        truncate=auto_truncate if truncate is None else truncate,
-        direction=_direction(content),
-        explain=_flag(content, "explain"),
-    )
-
-
-def _inputs(inputs: Any, pair: bool, max_texts: int) -> tuple[list[TextInput], bool]:
-    if type(inputs) is str:
-        if pair:
-            raise InvalidRequest(
-                "inputs is one text, but this task is about pairs of texts.",
-                hint='Send ["first", "second"], or [["first", "second"], …] for a batch.',
-            )
-        return [TextInput(_text(inputs, "inputs"))], True
-    if type(inputs) is not list or not inputs:
-        raise InvalidRequest(
-            "inputs is neither a text nor a list with something in it.",
-            hint=f"Expected {_expected(pair)}.",
-        )
-    if all(type(entry) is str for entry in inputs):
-        return [_flat(inputs, pair)], True
-    if len(inputs) > max_texts:
-        raise BatchTooLarge(
-            f"The request holds {len(inputs)} inputs, at most {max_texts} are taken.",
-            hint="Send them in several requests.",
-        )
-    return [_entry(entry, f"inputs[{index}]", pair) for index, entry in enumerate(inputs)], False
-
-
-def _flat(inputs: list[str], pair: bool) -> TextInput:
-    """A list of texts alone: a pair, or one text in a list, as TEI takes it."""
-    if pair:
-        if len(inputs) != 2:
-            raise InvalidRequest(
-                f"inputs holds {len(inputs)} texts, a pair has two.",
-                hint='Send [["first", "second"], …] for a batch.',
-            )
-        return TextInput(_text(inputs[0], "inputs[0]"), _text(inputs[1], "inputs[1]"))
-    if len(inputs) != 1:
-        raise InvalidRequest(
-            f"inputs is a list of {len(inputs)} texts, which elsewhere means a pair; this task is "
-            "about single texts.",
-            hint='Send [["a"], ["b"]] for a batch.',
-        )
-    return TextInput(_text(inputs[0], "inputs[0]"))
-
-
-def _entry(entry: Any, where: str, pair: bool) -> TextInput:
-    if type(entry) is not list:
-        raise InvalidRequest(
-            f"{where} is not a list, as each input of a batch is.",
-            hint=f"Expected {_expected(pair)}.",
-        )
-    if len(entry) != 1 + pair:
-        raise InvalidRequest(
-            f"{where} holds {len(entry)} texts, expected {1 + pair}.",
-            hint=f"This task is about {'pairs of texts' if pair else 'single texts'}.",
-        )
-    if pair:
-        return TextInput(_text(entry[0], f"{where}[0]"), _text(entry[1], f"{where}[1]"))
-    return TextInput(_text(entry[0], where))
-
-
-def _text(text: Any, where: str) -> str:
-    if type(text) is not str:
-        raise InvalidRequest(f"{where} is not a text.")
-    if not text or text.isspace():
-        raise InvalidRequest(f"{where} is empty.", hint="There is nothing to classify in it.")
-    return text
-
-
-def _flag(content: dict[str, Any], name: str) -> bool:
-    value = content.get(name, False)
-    if type(value) is not bool:
-        raise InvalidRequest(f"The field {name!r} is neither true nor false.")
-    return value
-
-
-def _direction(content: dict[str, Any]) -> Direction:
-    match content.get("truncation_direction", "Right"):
-        case "Right" | "right":
-            return "right"
-        case "Left" | "left":
-            return "left"
-        case _:
-            raise InvalidRequest("The field 'truncation_direction' is neither 'Left' nor 'Right'.")
-
-
-def _expected(pair: bool) -> str:
-    if pair:
-        return '["first", "second"] or [["first", "second"], …]'
-    return '"a text" or [["a text"], ["another"]]'
-
-
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 40 else name[:40] + "…")
+    whole: dict[str, Any] = inline(schema)
+    return whole

@@ -1,40 +1,36 @@
 """The prediction service without HTTP: request bodies in, answer bodies out, releases followed."""
 
 import asyncio
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
 import structlog
 
-from services.platform.errors import NotReady, RetriktError, TextTooLong
+from services.platform.auth import Granted, Keys
+from services.platform.deadline import Deadlines
+from services.platform.errors import NotReady, RetriktError
 from services.releases.directory import ReleaseDirectory
 from services.store.client import StoreClient
-from services.student.answers import RankedJson, explained, neighbour_ids
+from services.student.answering import Answer, answer_batch
+from services.student.answers import RankedJson
 from services.student.batching import MicroBatcher
-from services.student.encoder import Tokens
 from services.student.follower import ReleaseFollower
 from services.student.metrics import StudentMetrics
-from services.student.predictor import Prediction, Predictor
-from services.student.schemas import PredictRequest, read_predict_request
+from services.student.predict_request import PredictRequest, read_predict_request
+from services.student.predictor import Predictor
 from services.student.settings import StudentSettings
 
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The body of an answer, the release that gave it, and why the store was of no help."""
-
-    body: bytes
-    release: str
-    degraded: str | None
-
-
 class PredictionService:
-    """Follows the live release and answers requests with it, in batches on one thread."""
+    """Follows the live release and answers requests with it, in batches on one thread.
+
+    Attributes:
+        keys: that a request has to be sent with.
+        deadlines: within one of which a request is to be read and answered.
+    """
 
     def __init__(
         self, settings: StudentSettings, client: StoreClient, metrics: StudentMetrics
@@ -45,7 +41,12 @@ class PredictionService:
             settings: limits, time limits, where the releases are.
             client: reaches the store; stays the caller's to close.
             metrics: counts what happens here.
+
+        Raises:
+            InvalidConfig: the settings' keys cannot be used.
         """
+        self.keys = Keys.from_settings(settings)
+        self.deadlines = Deadlines(settings.request_timeout_seconds)
         self._settings = settings
         self._client = client
         self._metrics = metrics
@@ -78,26 +79,31 @@ class PredictionService:
         if self._predictor is not None:
             self._predictor.close()
 
-    async def predict(self, body: bytes) -> Answer:
+    async def predict(self, body: bytes, granted: Granted, deadline: float) -> Answer:
         """Answer the body of a request.
+
+        Args:
+            body: of `POST /predict`.
+            granted: what its sender may do.
+            deadline: `time.monotonic()` by which the answer is needed.
 
         Raises:
             InvalidRequest, BatchTooLarge, TextTooLong: it cannot be answered as it is.
             NotReady: no release serves yet.
             Overloaded: too much waits already, or it waited too long.
         """
-        settings = self._settings
         request = read_predict_request(
             body,
             pair=self.serving().pair,
-            max_texts=settings.max_request_texts,
-            auto_truncate=settings.auto_truncate,
+            max_texts=self._settings.max_request_texts,
+            auto_truncate=self._settings.auto_truncate,
+            show_texts="text" in granted,
         )
-        return await self._batcher.submit(
-            request,
-            weight=len(request.texts),
-            deadline=time.monotonic() + settings.request_timeout_seconds,
-        )
+        return await self.answer(request, deadline)
+
+    async def answer(self, request: PredictRequest, deadline: float) -> Answer:
+        """Answer a request that was read. Raises as `predict` does."""
+        return await self._batcher.submit(request, weight=max(1, request.size), deadline=deadline)
 
     def serving(self) -> Predictor:
         """The predictor that serves. Raises NotReady before the first one."""
@@ -188,78 +194,6 @@ class PredictionService:
     def _process(
         self, requests: Sequence[PredictRequest], deadline: float
     ) -> list[Answer | RetriktError]:
-        """Answer a batch: one run of the student and one search, whatever the requests hold."""
-        predictor = self.serving()
-        started = time.perf_counter()
-        answers: list[Answer | RetriktError | None] = []
-        tokens: list[Tokens] = []
-        rows: list[range] = []
-        for request, own in zip(requests, self._tokenize(predictor, requests), strict=True):
-            error = _too_long(request, own, predictor.max_tokens)
-            answers.append(error)
-            if error is None:
-                rows.append(range(len(tokens), len(tokens) + len(own)))
-                tokens.extend(own)
-        if tokens:
-            prediction = predictor.predict_tokens(
-                tokens, deadline=deadline, tokenize_seconds=time.perf_counter() - started
-            )
-            self._metrics.observe(prediction)
-            accepted = [
-                request for request, error in zip(requests, answers, strict=True) if error is None
-            ]
-            written = iter(self._write(predictor, prediction, accepted, rows))
-            return [next(written) if error is None else error for error in answers]
-        return [error for error in answers if error is not None]
-
-    def _tokenize(
-        self, predictor: Predictor, requests: Sequence[PredictRequest]
-    ) -> list[list[Tokens]]:
-        """Tokens of each request's texts; texts that are cut on the same side in one call."""
-        found: list[list[Tokens]] = [[] for _ in requests]
-        for direction in {request.direction for request in requests}:
-            chosen = [n for n, request in enumerate(requests) if request.direction == direction]
-            texts = [text for n in chosen for text in requests[n].texts]
-            tokens = iter(predictor.tokenize(texts, direction))
-            for n in chosen:
-                found[n] = [next(tokens) for _ in requests[n].texts]
-        return found
-
-    def _write(
-        self,
-        predictor: Predictor,
-        prediction: Prediction,
-        requests: Sequence[PredictRequest],
-        rows: Sequence[range],
-    ) -> list[Answer]:
-        ranked: dict[bool, list[bytes]] = {
-            raw: self._ranked.rows(prediction.probabilities, raw=raw)
-            for raw in {request.raw_scores for request in requests}
-        }
-        answers = []
-        for request, own in zip(requests, rows, strict=True):
-            scores = ranked[request.raw_scores]
-            if request.explain:
-                items = predictor.items(neighbour_ids(prediction, own))
-                body = explained(
-                    prediction, own, scores, predictor.soft_labels, items, predictor.bundle.mixing
-                )
-            elif request.single:
-                body = scores[own.start]
-            else:
-                body = b"[" + b",".join(scores[own.start : own.stop]) + b"]"
-            answers.append(Answer(body, prediction.release, prediction.degraded))
-        return answers
-
-
-def _too_long(request: PredictRequest, tokens: Sequence[Tokens], limit: int) -> TextTooLong | None:
-    if request.truncate:
-        return None
-    for index, item in enumerate(tokens):
-        if item.truncated:
-            where = "inputs" if request.single else f"inputs[{index}]"
-            return TextTooLong(
-                f"{where} has more than {limit} tokens.",
-                hint='Send "truncate": true to have it cut.',
-            )
-    return None
+        return answer_batch(
+            self.serving(), self._ranked, requests, deadline=deadline, metrics=self._metrics
+        )

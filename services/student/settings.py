@@ -6,23 +6,25 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from services.platform.settings import ServiceSettings
+from services.platform.auth import KeySettings
 
 
-class StudentSettings(ServiceSettings):
-    """What `ServiceSettings` has, and:
+class StudentSettings(KeySettings):
+    """What `KeySettings` has, and:
 
     Attributes:
         task_dir: the task's directory; its `releases` are followed.
         store_url: the store service; None searches in this process.
         store_timeout_seconds: how long one search may take before the student answers alone.
-        request_timeout_seconds: a request that has waited longer is not computed any more.
+        request_timeout_seconds: a request may take that long in all: to be read, to wait and to be
+            computed; a search gets what is left of it.
         poll_seconds: how often the live pointer is looked at.
         threads: that ONNX Runtime computes on.
         token_budget: padded tokens that one run of the student may hold.
         max_batch_texts: texts that are computed together.
         max_request_texts: texts that one request may hold.
-        max_waiting_texts: texts that may wait for the worker; more is answered with 429.
+        max_waiting_texts: texts that may wait for the worker; more is answered with 429, and so is
+            what could not be answered within `request_timeout_seconds` at the present pace.
         auto_truncate: cut texts that are too long where a request does not say; otherwise 413.
     """
 

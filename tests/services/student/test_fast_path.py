@@ -16,6 +16,8 @@ BODIES = [
     b'{"inputs": "' + b"printer " * 30 + b'"}',
     b'{"inputs": ["a", "b"]}',
     b'{"inputs": ""}',
+    b'{"inputs": "wifi slow", "parameters": {"top_k": 1}}',
+    b'{"inputs": [["wifi"], [""]], "partial": true}',
     b"{",
     b"",
     b'{"inputs": "' + b"a" * 3_000_000 + b'"}',

@@ -8,6 +8,8 @@ import pytest
 import tiny_release
 from tiny_task import Service, TinyTask, build_task, student
 
+from services.student.predict_request import FIELDS
+
 LABELS = set(tiny_release.LABELS)
 LONG = "printer " * 30 + "vpn " * 30
 
@@ -148,6 +150,76 @@ def test_a_text_of_any_letters_is_classified(service: Service) -> None:
         assert service.predict(text, truncate=True).status_code == 200
 
 
+def test_the_parameters_of_the_inference_api_are_answered_in_its_form(service: Service) -> None:
+    plain = service.predict("wifi slow").json()
+    assert service.predict("wifi slow", parameters={}).json() == [plain]
+    assert service.predict("wifi slow", parameters={"top_k": 2}).json() == [plain[:2]]
+    assert service.predict("wifi slow", parameters={"top_k": 99}).json() == [plain]
+    assert service.predict([["wifi slow"]], parameters={"top_k": 1}).json() == [plain[:1]]
+    softmax = service.predict("wifi slow", parameters={"function_to_apply": "softmax"})
+    assert softmax.json() == [plain]
+    raw = service.predict("wifi slow", raw_scores=True).json()
+    none = service.predict("wifi slow", parameters={"function_to_apply": "none", "top_k": 1})
+    assert none.json() == [raw[:1]]
+    explained = service.predict("wifi slow", parameters={"top_k": 1}, explain=True).json()
+    assert explained["predictions"][0]["scores"] == plain[:1]
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"parameters": {"function_to_apply": "sigmoid"}}, "exclude one another"),
+        ({"parameters": {"function_to_apply": "tanh"}}, "neither 'softmax' nor 'none'"),
+        ({"parameters": {"function_to_apply": "softmax"}, "raw_scores": True}, "exclude each"),
+        ({"parameters": {"top_k": 0}}, "'top_k'"),
+        ({"parameters": {"top_k": True}}, "'top_k'"),
+        ({"parameters": {"top_p": 1}}, "'top_p' is unknown"),
+        ({"parameters": [1]}, "'parameters' is not an object"),
+    ],
+)
+def test_parameters_that_cannot_be_meant_are_refused(
+    service: Service, fields: dict[str, object], told: str
+) -> None:
+    response = service.predict("wifi slow", **fields)
+    assert response.status_code == 422
+    assert told in response.json()["error"]
+
+
+def test_with_partial_a_bad_input_has_its_error_in_its_place(service: Service) -> None:
+    inputs: list[object] = [[" "], ["wifi slow"], [LONG], "wifi", ["my printer jam"], ["a", "b"]]
+    assert service.predict(inputs).status_code == 422
+    answers = service.predict(inputs, partial=True)
+    assert answers.status_code == 200
+    assert [
+        answer["code"] if isinstance(answer, dict) else answer[0]["label"]
+        for answer in answers.json()
+    ] == [
+        "invalid_request", "network", "text_too_long", "invalid_request", "printer",
+        "invalid_request",
+    ]  # fmt: skip
+    assert answers.json()[1] == service.predict("wifi slow").json()
+    assert set(answers.json()[0]) == {"error", "error_type", "code"}
+    for position in (0, 2, 3, 5):
+        assert f"inputs[{position}]" in answers.json()[position]["error"]
+    explained = service.predict(inputs, partial=True, explain=True).json()["predictions"]
+    assert [entry.get("code") for entry in explained] == [
+        "invalid_request", None, "text_too_long", "invalid_request", None, "invalid_request",
+    ]  # fmt: skip
+    assert explained[4]["scores"] == answers.json()[4]
+
+
+def test_partial_answers_a_batch_in_which_nothing_can_be_classified(
+    service: Service, built_task: TinyTask
+) -> None:
+    answer = service.predict([[""], [LONG]], partial=True)
+    assert [entry["code"] for entry in answer.json()] == ["invalid_request", "text_too_long"]
+    assert answer.headers["x-retrikt-release"] == built_task.one
+    assert "x-retrikt-degraded" not in answer.headers
+    assert service.predict([[""]], partial=True, explain=True).json()["degraded"] is None
+    assert service.predict("", partial=True).status_code == 422
+    assert service.predict(LONG, partial=True).status_code == 413
+
+
 def test_pairs_are_a_list_of_two_and_a_batch_of_pairs_a_list_of_those(pairs: Service) -> None:
     one = pairs.predict(["wifi slow", "vpn offline"])
     assert one.status_code == 200
@@ -208,14 +280,9 @@ def test_the_openapi_document_describes_the_body_and_the_errors(service: Service
     document = service.http.get("/openapi.json").json()
     operation = document["paths"]["/predict"]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert set(schema["properties"]) == {
-        "inputs",
-        "raw_scores",
-        "truncate",
-        "truncation_direction",
-        "explain",
-    }
-    assert set(operation["responses"]) == {"200", "413", "422", "429", "503"}
+    assert set(schema["properties"]) == set(FIELDS)
+    assert "$ref" not in str(schema)
+    assert set(operation["responses"]) == {"200", "401", "403", "413", "422", "429", "503"}
 
 
 def test_logs_never_hold_a_text(service: Service) -> None:

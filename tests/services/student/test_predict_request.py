@@ -8,8 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.platform.errors import BatchTooLarge, InvalidRequest
+from services.student.predict_request import (
+    FIELDS,
+    PARAMETERS,
+    PredictRequest,
+    read_predict_request,
+)
 from services.student.predictor import TextInput
-from services.student.schemas import FIELDS, PredictBody, PredictRequest, read_predict_request
+from services.student.schemas import Parameters, PredictBody
 
 
 def read(content: object, *, pair: bool = False, auto_truncate: bool = False) -> PredictRequest:
@@ -109,6 +115,7 @@ def test_fields_have_the_defaults_of_text_embeddings_inference() -> None:
 
 def test_the_documented_body_has_the_fields_that_are_read() -> None:
     assert tuple(PredictBody.model_fields) == FIELDS
+    assert tuple(Parameters.model_fields) == PARAMETERS
 
 
 JSON = st.recursive(
@@ -137,5 +144,6 @@ def test_any_body_is_read_or_refused(body: bytes, pair: bool) -> None:
         request = read(body, pair=pair)
     except (InvalidRequest, BatchTooLarge):
         return
-    assert request.texts
+    assert request.texts or request.partial
+    assert request.size >= 1
     assert all((text.pair is not None) == pair and text.text.strip() for text in request.texts)
