@@ -3,20 +3,27 @@
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
+import structlog
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
 from services.platform.application import create_service
+from services.platform.errors import InvalidData
 from services.platform.server import serve
 from services.releases.directory import ReleaseDirectory
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
+from services.student.examples import Example, read_examples
 from services.student.fast_path import FastPathMiddleware
 from services.student.metrics import StudentMetrics
+from services.student.page_routes import page_router
 from services.student.routes import predict_router
 from services.student.service import PredictionService
 from services.student.settings import StudentSettings
+
+log = structlog.get_logger(__name__)
 
 TITLE = "RetriKT student"
 DESCRIPTION = (
@@ -33,6 +40,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
     metrics = StudentMetrics()
     client = open_store(settings)
     service = PredictionService(settings, client, metrics)
+    examples = _examples(settings.task_dir)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -47,7 +55,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
         return service.state()
 
     async def info() -> dict[str, Any]:
-        return service.info()
+        return {**service.info(), "examples": examples}
 
     app = create_service(
         title=TITLE,
@@ -55,7 +63,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
         description=DESCRIPTION,
         settings=settings,
         metrics=metrics.requests,
-        routers=[predict_router(service)],
+        routers=[predict_router(service), page_router()],
         ready=ready,
         info=info,
         lifespan=lifespan,
@@ -74,6 +82,15 @@ def open_store(settings: StudentSettings) -> StoreClient:
     return EmbeddedStoreClient.edge(
         settings.task_dir / "store", knowledge=releases.knowledge_of_version
     )
+
+
+def _examples(task_dir: Path) -> list[Example]:
+    try:
+        return read_examples(task_dir)
+    except InvalidData as error:
+        # The page can do without; what it shows is no reason not to serve.
+        log.warning("examples_left_out", reason=str(error))
+        return []
 
 
 def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
