@@ -1,6 +1,5 @@
 """A stage: a function from (inputs, config section, seed) to a directory, run once for each content."""
 
-import errno
 import importlib
 import os
 import shutil
@@ -25,6 +24,7 @@ from offline.pipeline.manifest import (
     hash_json,
     read_manifest,
 )
+from services.platform.durable_files import disk_is_full, rename_into_place
 from services.platform.errors import CorruptArtifact, StorageFull
 
 log = structlog.get_logger(__name__)
@@ -186,15 +186,13 @@ def run_stage(
             versions={name: version(name) for name in RECORDED},
         )
         (aside / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        sync_tree(aside)
         if plan.directory.exists():
             shutil.rmtree(plan.directory)
-        aside.rename(plan.directory)
-        _sync(parent)
+        rename_into_place(aside, plan.directory)
         shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         shutil.rmtree(aside, ignore_errors=True)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise StorageFull(
                 f"The disk that holds {parent} is full: the stage {plan.stage.name} wrote nothing.",
                 hint="Make room and run the same command again; finished stages are kept.",
@@ -227,21 +225,6 @@ class PeakMemory:
     def _sample(self) -> None:
         while not self._stop.wait(0.05):
             self.peak = max(self.peak, self._process.memory_info().rss)
-
-
-def sync_tree(directory: Path) -> None:
-    """Flush every file and folder below `directory` to the disk."""
-    for path in directory.rglob("*"):
-        _sync(path)
-    _sync(directory)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remove_leftovers(parent: Path, spared: Path) -> None:

@@ -1,0 +1,73 @@
+"""What is written takes the place of what was there as a whole, or not at all."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from services.platform.durable_files import disk_is_full, rename_into_place, replacing
+
+WRITER = """
+import sys
+from pathlib import Path
+from services.platform.durable_files import replacing
+
+while True:
+    for letter in b"ab":
+        with replacing(Path(sys.argv[1])) as file:
+            for _ in range(50):
+                file.write(bytes([letter]) * 4000)
+"""
+
+
+def test_a_kill_at_any_instant_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"a" * 200_000)
+    for attempt in range(5):
+        process = subprocess.Popen([sys.executable, "-c", WRITER, target])
+        time.sleep(0.15 + 0.02 * attempt)
+        os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert target.read_bytes() in (b"a" * 200_000, b"b" * 200_000)
+
+
+def test_a_block_that_raises_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+
+    def write_half() -> None:
+        with replacing(target) as file:
+            file.write(b"half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_half()
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_full_disk_is_known_and_leaves_the_old_file(tmp_path: Path) -> None:
+    """`/dev/full` answers every write as a full disk does."""
+    target = tmp_path / "file"
+    target.write_bytes(b"old")
+    aside = tmp_path / "aside"
+    aside.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left") as told, replacing(target, aside=aside) as f:
+        f.write(b"new")
+    assert disk_is_full(told.value)
+    assert target.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_directory_takes_its_name_and_never_another_one_s_place(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        (tmp_path / name / "deep" / "file").write_text(name)
+    rename_into_place(tmp_path / "first", tmp_path / "target")
+    with pytest.raises(OSError, match="not empty"):
+        rename_into_place(tmp_path / "second", tmp_path / "target")
+    assert (tmp_path / "target" / "deep" / "file").read_text() == "first"
