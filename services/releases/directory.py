@@ -9,6 +9,7 @@ Everything is written aside, flushed and renamed, so that a process killed at an
 either the state before or the state after. Readers take no lock.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -21,6 +22,7 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from services.platform.durable_files import rename_into_place, replacing
 from services.platform.errors import CorruptArtifact, ReleaseNotFound
 from services.releases.manifest import (
     KNOWLEDGE,
@@ -115,19 +117,22 @@ class ReleaseDirectory:
     def add(self, staged: Path) -> ReleaseManifest:
         """Copy the release in `staged` here, check it, and rename it into place.
 
-        Adding the same release again changes nothing, unless the one that is here was damaged:
-        then it is replaced.
+        Adding the same release again replaces what its manifest says beside the content (figures, and the
+        gate's reasons: another gate may have let it pass, or not), and nothing else; unless the one
+        that is here was damaged: then it is replaced as a whole.
 
         Raises:
             CorruptArtifact: `staged` is not what its manifest says; nothing is added.
             StorageFull: the disk has no room left; nothing is added.
         """
-        release = read_release_manifest(staged).release
+        told = read_release_manifest(staged)
+        release = told.release
         with self._writing():
             target = self.root / release
             if target.exists():
                 try:
-                    return self._named(release, check_release(target))
+                    present = self._named(release, check_release(target))
+                    return self._told_anew(present, told)
                 except CorruptArtifact as error:
                     log.warning("release_damaged", release=release, reason=str(error))
             aside = self.root / f".adding-{release}"
@@ -136,11 +141,9 @@ class ReleaseDirectory:
                 manifest = check_release(aside).model_copy(update={"created_at": _now()})
                 text = manifest.model_dump_json(indent=1)
                 (aside / MANIFEST).write_text(text, encoding="utf-8")
-                _flush_tree(aside)
                 if target.exists():
                     target.rename(self.root / f".damaged-{release}")
-                aside.rename(target)
-                _flush(self.root)
+                rename_into_place(aside, target)
             except (OSError, shutil.Error) as error:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise (_full(error, self.root) or error) from error
@@ -192,19 +195,25 @@ class ReleaseDirectory:
             previous=None if live is None else live.release,
             activated_at=_now(),
         )
-        aside = self.root / ".live-next"
-        try:
-            with aside.open("wb") as file:
-                file.write(pointer.model_dump_json(indent=1).encode())
-                file.flush()
-                os.fsync(file.fileno())
-            aside.replace(self.root / LIVE)
-            _flush(self.root)
-        except OSError as error:
-            aside.unlink(missing_ok=True)
-            raise (full_disk(error, self.root) or error) from error
+        self._write(self.root / LIVE, self.root / ".live-next", pointer)
         log.info("release_activated", release=release, previous=pointer.previous)
         return pointer
+
+    def _told_anew(self, present: ReleaseManifest, told: ReleaseManifest) -> ReleaseManifest:
+        """The manifest of a release that is here, with the figures and reasons that it is added with now."""
+        manifest = present.model_copy(update={"metrics": told.metrics, "gate": told.gate})
+        if manifest != present:
+            path = self.root / present.release / MANIFEST
+            self._write(path, path.with_name(f".{MANIFEST}"), manifest)
+            log.info("release_told_anew", release=present.release, gate=list(manifest.gate))
+        return manifest
+
+    def _write(self, path: Path, aside: Path, content: BaseModel) -> None:
+        try:
+            with replacing(path, aside=aside) as file:
+                file.write(content.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise (full_disk(error, self.root) or error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -228,25 +237,11 @@ def _full(error: OSError, where: Path) -> Exception | None:
     """`copytree` gathers the errors of many files; the first full disk among them counts."""
     if isinstance(error, shutil.Error):
         reasons = " ".join(str(reason) for _, _, reason in error.args[0])
-        if os.strerror(28) in reasons:
-            return full_disk(OSError(28, reasons), where)
+        if os.strerror(errno.ENOSPC) in reasons:
+            return full_disk(OSError(errno.ENOSPC, reasons), where)
         return None
     return full_disk(error, where)
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="microseconds")
-
-
-def _flush_tree(directory: Path) -> None:
-    for path in directory.rglob("*"):
-        _flush(path)
-    _flush(directory)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from services.platform.durable_files import disk_is_full
 from services.platform.errors import CorruptArtifact, StorageFull
 
 MANIFEST = "manifest.json"
@@ -185,7 +186,7 @@ def hash_directory(directory: Path) -> str:
 
 def full_disk(error: OSError, where: Path) -> StorageFull | None:
     """The error to raise in place of `error` where the disk has no room left."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    if not disk_is_full(error):
         return None
     return StorageFull(
         f"The disk that holds {where} is full: nothing was added or changed.",

@@ -32,8 +32,10 @@ def candidate(tmp_path: Path, seed: int) -> Path:
     return directory
 
 
-def offer(directory: Path, tmp_path: Path, rows: Examples, activate: bool = True) -> Published:
-    release = ReleaseConfig(activate=activate, accuracy_drop=0.05)
+def offer(
+    directory: Path, tmp_path: Path, rows: Examples, activate: bool = True, drop: float = 0.05
+) -> Published:
+    release = ReleaseConfig(activate=activate, accuracy_drop=drop, label_drop=max(drop, 0.34))
     return publish(directory, {"accuracy": 0.5}, rows, tmp_path / "task", StoreConfig(), release)
 
 
@@ -89,6 +91,18 @@ def test_a_worse_release_is_kept_but_not_activated_and_says_why(tmp_path: Path) 
     assert pointer is not None
     assert pointer.release == live.release
     assert releases.get(worse.release).gate == worse.reasons
+
+
+def test_a_refused_release_that_passes_a_wider_gate_keeps_no_reason_of_its_first_try(
+    tmp_path: Path,
+) -> None:
+    offer(candidate(tmp_path, 0), tmp_path, held_out())
+    worse = misled(candidate(tmp_path, 1))
+    refused = offer(worse, tmp_path, held_out())
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    assert releases.get(refused.release).gate == refused.reasons != ()
+    assert offer(worse, tmp_path, held_out(), drop=1.0).outcome == "activated"
+    assert releases.get(refused.release).gate == ()
 
 
 def test_a_damaged_live_release_does_not_keep_a_good_one_from_going_live(tmp_path: Path) -> None:

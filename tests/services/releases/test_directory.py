@@ -14,7 +14,12 @@ import pytest
 
 from services.platform.errors import CorruptArtifact, ReleaseNotFound, StorageFull
 from services.releases.directory import LIVE, ReleaseDirectory
-from services.releases.manifest import ReleaseManifest, check_release, write_release_manifest
+from services.releases.manifest import (
+    ReleaseManifest,
+    check_release,
+    read_release_manifest,
+    write_release_manifest,
+)
 
 
 def forked_worker(root: Path, staged: list[Path]) -> int:
@@ -64,6 +69,25 @@ def test_a_release_is_added_once_and_the_same_files_are_the_same_release(tmp_pat
     assert first.created_at is not None
     assert check_release(releases.path(first.release)) == first
     assert (tmp_path / "first" / "manifest.json").exists()
+
+
+def test_a_release_that_is_added_again_says_what_the_gate_says_now(tmp_path: Path) -> None:
+    releases = ReleaseDirectory(tmp_path / "releases")
+    staged = stage(tmp_path / "staged")
+    told = read_release_manifest(staged)
+
+    def add(gate: tuple[str, ...]) -> ReleaseManifest:
+        text = told.model_copy(update={"gate": gate}).model_dump_json()
+        (staged / "manifest.json").write_text(text)
+        return releases.add(staged)
+
+    refused = add(("accuracy fell",))
+    assert refused.gate == ("accuracy fell",)
+    passed = add(())
+    assert passed == releases.get(told.release) == check_release(releases.path(told.release))
+    assert passed.gate == ()
+    assert passed.created_at == refused.created_at
+    assert releases.activate(told.release).release == told.release
 
 
 def test_rollback_switches_between_live_and_previous(tmp_path: Path) -> None:
