@@ -14,6 +14,9 @@ from offline.report.intervals import paired_difference
 from offline.stages.index import CANDIDATE
 from services.releases.manifest import BUNDLE
 
+MEASURED = ("distinct", "copies", "label_agreement", "self_bleu")
+"""Figures of the kept generated items that a report always names; null where no run kept one."""
+
 
 @dataclass(frozen=True, slots=True)
 class FinishedRun:
@@ -69,7 +72,7 @@ def summarise(
             "ece": _mean(found["ece"] for found in teacher),
             "parameters": teacher[0]["parameters"],
         },
-        "knowledge": _means(knowledge),
+        "knowledge": {**dict.fromkeys(MEASURED), **_means(knowledge)},
         "ppo": _ppo(comparisons),
         "systems": systems,
         "differences": _differences(runs),
@@ -144,12 +147,13 @@ def _seconds(runs: Sequence[FinishedRun], release_seconds: float | None) -> dict
 
 
 def _means(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Mean of every figure that the rows hold."""
-    return {
-        name: _mean(row[name] for row in rows)
-        for name, value in rows[0].items()
-        if isinstance(value, int | float)
-    }
+    """Mean of every figure, over the rows that hold it: a run that kept no generated item measures none."""
+    found: dict[str, list[float]] = {}
+    for row in rows:
+        for name, value in row.items():
+            if isinstance(value, int | float):
+                found.setdefault(name, []).append(value)
+    return {name: _mean(values) for name, values in found.items()}
 
 
 def _mean(values: Iterable[float]) -> float:
