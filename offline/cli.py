@@ -130,6 +130,7 @@ def store(
         StoreSettings,
         directory=_task_directory(task_dir) / "store",
         releases=_task_directory(task_dir) / "releases",
+        snapshots=_task_directory(task_dir) / "snapshots",
         host=host,
         port=port,
     )

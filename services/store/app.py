@@ -10,14 +10,20 @@ from fastapi import FastAPI
 from prometheus_client import Gauge
 
 from services.platform.application import create_service
+from services.platform.auth import Keys
 from services.platform.errors import InvalidConfig
 from services.platform.metrics import Metrics
 from services.platform.server import serve
 from services.releases.directory import ReleaseDirectory
 from services.store.backends.base import StoreBackend
+from services.store.knowledge_store import KnowledgeStore
+from services.store.release_routes import release_router
 from services.store.routes import store_router
 from services.store.settings import StoreSettings
+from services.store.snapshot_routes import snapshot_router
+from services.store.snapshots import SnapshotDirectory
 from services.store.workers import Workers
+from services.store.writing import refuse_open_writing
 
 DESCRIPTION = "Finds the knowledge items nearest to a student's query vectors, in named versions."
 
@@ -26,10 +32,17 @@ def create_app(settings: StoreSettings) -> FastAPI:
     """The application; the backend is closed after its last request.
 
     Args:
-        settings: which backend, where its versions are, limits.
+        settings: which backend, where its versions are, limits, keys.
+
+    Raises:
+        InvalidConfig: a key is none, or others than this machine could write without one.
     """
-    backend = open_backend(settings)
-    workers = Workers(settings.threads, settings.max_waiting)
+    keys = Keys.from_settings(settings)
+    refuse_open_writing(keys, settings)
+    store = open_store(settings)
+    workers = Workers(settings.threads, settings.max_waiting, settings.request_timeout_seconds)
+    # Snapshots are made and restored one at a time: a second one is asked to come back later.
+    slow = Workers(1, 1)
     metrics = Metrics("store")
     waiting = Gauge(
         "retrikt_store_waiting",
@@ -44,12 +57,13 @@ def create_app(settings: StoreSettings) -> FastAPI:
             yield
         finally:
             workers.close()
-            backend.close()
+            slow.close()
+            store.close()
 
     async def ready() -> dict[str, Any]:
         # Ready with or without versions, as the first comes with the first release; and past the
         # queue, as a busy service is no broken one.
-        return {"versions": len(await asyncio.to_thread(backend.versions))}
+        return {"versions": len(await asyncio.to_thread(store.versions))}
 
     async def info() -> dict[str, Any]:
         return {
@@ -62,7 +76,9 @@ def create_app(settings: StoreSettings) -> FastAPI:
                 "max_ids": settings.max_ids,
                 "max_body_bytes": settings.max_body_bytes,
                 "max_waiting": settings.max_waiting,
+                "request_timeout_seconds": settings.request_timeout_seconds,
             },
+            "read_only": settings.read_only,
         }
 
     return create_service(
@@ -71,10 +87,23 @@ def create_app(settings: StoreSettings) -> FastAPI:
         description=DESCRIPTION,
         settings=settings,
         metrics=metrics,
-        routers=[store_router(backend, workers, settings)],
+        routers=[
+            store_router(store, workers, settings, keys),
+            release_router(store, workers, settings, keys),
+            snapshot_router(store, workers, slow, settings, keys),
+        ],
         ready=ready,
         info=info,
         lifespan=lifespan,
+    )
+
+
+def open_store(settings: StoreSettings) -> KnowledgeStore:
+    """The store that the settings name."""
+    return KnowledgeStore(
+        open_backend(settings),
+        releases=ReleaseDirectory(settings.releases) if settings.releases else None,
+        snapshots=SnapshotDirectory(settings.snapshots) if settings.snapshots else None,
     )
 
 

@@ -20,7 +20,9 @@ from services.platform.errors import (
     IncompatibleArtifacts,
     InvalidConfig,
     InvalidRequest,
+    NotAuthenticated,
     NotFound,
+    PermissionDenied,
     RetriktError,
     StorageFull,
     StoreUnavailable,
@@ -152,12 +154,20 @@ class HttpStoreClient:
         url: of the service, such as `http://store:8001`.
         timeout: seconds that a call may take where it does not say otherwise.
         connections: how many calls may be under way at a time.
+        key: of the service, with the permission `read`, and `text` for `items`; None sends none.
 
     Raises:
-        InvalidConfig: the URL is none.
+        InvalidConfig: the URL is none, or the key is nothing that a header can hold.
     """
 
-    def __init__(self, url: str, *, timeout: float = 1.0, connections: int = 32) -> None:
+    def __init__(
+        self, url: str, *, timeout: float = 1.0, connections: int = 32, key: str | None = None
+    ) -> None:
+        if key is not None and not re.fullmatch(r"[!-~]+", key):
+            raise InvalidConfig(
+                "The store's key has characters that no key has.",
+                hint="Expected printable ASCII characters without spaces.",
+            )
         if not re.match(r"https?://[^/]", url):
             raise InvalidConfig(
                 f"The store's URL is {url!r}.", hint="Expected one such as http://127.0.0.1:8001."
@@ -168,7 +178,11 @@ class HttpStoreClient:
             base_url=url,
             timeout=timeout,
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={"content-type": "application/json", "accept-encoding": "identity"},
+            headers={
+                "content-type": "application/json",
+                "accept-encoding": "identity",
+                **({"authorization": f"Bearer {key}"} if key else {}),
+            },
             trust_env=False,
         )
 
@@ -252,6 +266,11 @@ class HttpStoreClient:
                 return NotFound(said)
             case InvalidRequest.code | BatchTooLarge.code | BodyTooLarge.code:
                 return InvalidRequest(said)
+            case NotAuthenticated.code | PermissionDenied.code:
+                return StoreUnavailable(
+                    f"The store at {self._url} refuses this client: {said}",
+                    hint="Check the key that the client sends.",
+                )
         return StoreUnavailable(f"The store at {self._url} answered {status}: {said}")
 
     def _strange(self, what: str, error: Exception) -> StoreUnavailable:

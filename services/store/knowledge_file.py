@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from services.platform.errors import CorruptArtifact, InvalidData
-from services.store.backends.base import HnswParameters, PointBatch, VersionManifest
+from services.store.backends.base import HnswParameters, ItemCounts, PointBatch, VersionManifest
 from services.store.knowledge_schema import (
     METADATA_KEY,
     KnowledgeMetadata,
@@ -162,6 +162,7 @@ def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionM
     """
     with _opened(path) as (file, metadata):
         schema, count = file.schema_arrow, file.metadata.num_rows
+        counts = _item_counts(file)
     if "vector" not in schema.names or metadata.encoder_fingerprint is None or count == 0:
         raise CorruptArtifact(
             f"The knowledge file {path} has no vectors, no items or no encoder fingerprint.",
@@ -178,6 +179,7 @@ def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionM
         count=count,
         knowledge_sha256=digest,
         hnsw=hnsw or HnswParameters(),
+        counts=counts,
     )
 
 
@@ -212,6 +214,20 @@ def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, KnowledgeMetadata]]:
         raise CorruptArtifact(
             f"The knowledge file {path} is truncated or damaged: {error}.", hint=hint
         ) from error
+
+
+def _item_counts(file: pq.ParquetFile) -> ItemCounts:
+    columns = file.read(columns=["label", "origin"])
+    by: dict[str, dict[Any, int]] = {}
+    for name in ("label", "origin"):
+        found = columns[name].value_counts().to_pylist()
+        by[name] = {entry["values"]: entry["counts"] for entry in found}
+    unlabelled = by["label"].pop(None, 0)
+    return ItemCounts(
+        labels=dict(sorted(by["label"].items())),
+        unlabelled=unlabelled,
+        origins=dict(sorted(by["origin"].items())),
+    )
 
 
 def _check_schema(schema: pa.Schema, metadata: KnowledgeMetadata, path: Path) -> None:

@@ -1,24 +1,30 @@
-"""Routes of the store service: search a version, list versions, look items up."""
+"""Routes of the store service that read: search a version, list versions, look items up, figures."""
 
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from services.platform.auth import Keys, requires
 from services.platform.errors import BatchTooLarge, InvalidRequest
 from services.platform.http import JsonResponse
-from services.store.backends.base import StoreBackend
+from services.store.backends.base import VersionManifest
+from services.store.knowledge_store import KnowledgeStore
 from services.store.schemas import (
     ErrorAnswer,
+    Item,
     ItemsAnswer,
     ItemsRequest,
     SearchAnswer,
     SearchRequest,
+    StatisticsAnswer,
     VersionsAnswer,
     search_body,
+    statistics_answer,
 )
 from services.store.settings import StoreSettings
 from services.store.workers import Workers
@@ -26,68 +32,111 @@ from services.store.workers import Workers
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorAnswer, "description": description}
     for status, description in (
+        (401, "No key, or an unknown one."),
+        (403, "The key lacks the permission."),
         (404, "There is no such version or item."),
         (413, "The body or the batch is too large."),
         (422, "The request does not fit its schema or the version."),
-        (429, "Too many searches wait; come back after Retry-After seconds."),
-        (503, "The vector store does not answer."),
+        (429, "Too many requests wait; come back after Retry-After seconds."),
+        (503, "The vector store does not answer, or not in time."),
     )
 }
+
+Version = Annotated[str, PathParameter(description="A version's name, or `live`.")]
 
 M = TypeVar("M", bound=BaseModel)
 
 
-def store_router(backend: StoreBackend, workers: Workers, settings: StoreSettings) -> APIRouter:
-    """The routes under `/v1`, on a backend that is called from worker threads."""
+def store_router(
+    store: KnowledgeStore, workers: Workers, settings: StoreSettings, keys: Keys
+) -> APIRouter:
+    """The routes under `/v1/versions`; the store is called from worker threads."""
     router = APIRouter(tags=["store"], responses=ERRORS)
+    read = [Depends(requires(keys, "read"))]
+    text = [Depends(requires(keys, "text"))]
 
     @router.post(
         "/v1/versions/{version}/search",
         summary="Nearest items of a batch of vectors",
+        description="Takes the permission `read`, and `text` too for `with_items`.",
         response_model=SearchAnswer,
         openapi_extra=_body(SearchRequest),
+        dependencies=read,
     )
     async def search(
-        version: str, query: Annotated[SearchRequest, Depends(_search_request)]
+        version: Version,
+        query: Annotated[SearchRequest, Depends(_search_request)],
+        request: Request,
     ) -> Response:
+        if query.with_items:
+            keys.check(request.headers.get("authorization"), "text")
         vectors = _matrix(query, settings)
+        found = await workers.run(
+            lambda: search_body(
+                store.search(
+                    version, vectors, query.k, exact=query.exact, with_items=query.with_items
+                )
+            )
+        )
+        return JsonResponse(found)
 
-        def work() -> dict[str, Any]:
-            hits = backend.search(version, vectors, query.k, exact=query.exact)
-            items = None
-            if query.with_items:
-                found = np.unique(hits.ids[hits.ids >= 0]).tolist()
-                items = {item.id: item for item in backend.items(version, found)}
-            return search_body(version, hits, items)
-
-        return JsonResponse(await workers.run(work))
-
-    @router.get("/v1/versions", summary="The sealed versions", response_model=VersionsAnswer)
+    @router.get(
+        "/v1/versions",
+        summary="The sealed versions",
+        response_model=VersionsAnswer,
+        dependencies=read,
+    )
     async def versions() -> Response:
-        found = await workers.run(backend.versions)
+        found = await workers.run(store.versions)
         return JsonResponse({"versions": [manifest.model_dump(mode="json") for manifest in found]})
 
-    @router.get("/v1/versions/{version}", summary="The manifest of a version")
-    async def version(version: str) -> Response:
-        manifest = await workers.run(lambda: backend.manifest(version))
-        return JsonResponse(manifest.model_dump(mode="json"))
+    @router.get(
+        "/v1/versions/{version}",
+        summary="The manifest of a version",
+        response_model=VersionManifest,
+        dependencies=read,
+    )
+    async def manifest(version: Version) -> Response:
+        found = await workers.run(lambda: store.manifest(version))
+        return JsonResponse(found.model_dump(mode="json"))
+
+    @router.get(
+        "/v1/versions/{version}/statistics",
+        summary="Items by label and origin, and the age of a version",
+        response_model=StatisticsAnswer,
+        dependencies=read,
+    )
+    async def statistics(version: Version) -> Response:
+        found = await workers.run(lambda: store.statistics(version))
+        return JsonResponse(statistics_answer(found).model_dump(mode="json"))
+
+    @router.get(
+        "/v1/versions/{version}/items/{identifier}",
+        summary="Text, label and origin of an item",
+        response_model=Item,
+        dependencies=text,
+    )
+    async def item(version: Version, identifier: Annotated[int, PathParameter(ge=0)]) -> Response:
+        _, found = await workers.run(lambda: store.items(version, [identifier]))
+        return JsonResponse(found[0])
 
     @router.post(
         "/v1/versions/{version}/items",
         summary="Texts, labels and origins of items",
         response_model=ItemsAnswer,
         openapi_extra=_body(ItemsRequest),
+        dependencies=text,
     )
     async def items(
-        version: str, query: Annotated[ItemsRequest, Depends(_items_request)]
+        version: Version, query: Annotated[ItemsRequest, Depends(_items_request)]
     ) -> Response:
         if len(query.ids) > settings.max_ids:
             raise BatchTooLarge(
                 f"{len(query.ids)} ids in one request, at most {settings.max_ids} are taken.",
                 hint="Split them over several requests.",
             )
-        found = await workers.run(lambda: backend.items(version, query.ids))
-        return JsonResponse({"version": version, "items": found})
+        name, found = await workers.run(lambda: store.items(version, query.ids))
+        return JsonResponse({"version": name, "items": found})
 
     return router
 

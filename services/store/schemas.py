@@ -1,10 +1,15 @@
 """Bodies of the store service's requests and answers."""
 
-from typing import Annotated, Any
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from services.store.backends.base import Hits, StoredItem, VersionManifest
+from services.releases.directory import LivePointer
+from services.releases.manifest import ReleaseManifest
+from services.store.backends.base import Engine, VersionManifest
+from services.store.knowledge_store import Found, Statistics
+from services.store.snapshots import Snapshot
 
 # What a float32 holds; NaN is refused by the bounds too.
 Number = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
@@ -75,6 +80,93 @@ class VersionsAnswer(BaseModel):
     versions: list[VersionManifest]
 
 
+class StatisticsAnswer(BaseModel):
+    """Figures of a version.
+
+    Attributes:
+        version: its own name.
+        items: how many it holds.
+        labels: items by label: the one that they were written for, or their gold label; null where
+            neither the version nor a release at hand tells.
+        unlabelled: items without one; null as `labels`.
+        origins: items by origin; null as `labels`.
+        created_at: when it was sealed.
+        age_seconds: since then.
+        live: whether the live release searches it.
+    """
+
+    version: str
+    items: int
+    labels: dict[str, int] | None
+    unlabelled: int | None
+    origins: dict[str, int] | None
+    created_at: datetime | None
+    age_seconds: float | None
+    live: bool
+
+
+class ReleaseAnswer(BaseModel):
+    """A release.
+
+    Attributes:
+        release: its id.
+        state: `live`, `previous` (a rollback goes there), `refused` (by the gate), or `idle`.
+        store_version: the version that its student searches.
+        created_at: when it was added.
+        items: knowledge items.
+        refused_for: the gate's reasons.
+    """
+
+    release: str
+    state: Literal["live", "previous", "refused", "idle"]
+    store_version: str
+    created_at: str | None
+    items: int
+    refused_for: tuple[str, ...]
+
+
+class ReleasesAnswer(BaseModel):
+    """The releases, oldest first, and the live pointer; null before the first activation."""
+
+    releases: list[ReleaseAnswer]
+    live: LivePointer | None
+
+
+class SnapshotAnswer(BaseModel):
+    """A snapshot.
+
+    Attributes:
+        snapshot: its name.
+        version: the version that it holds.
+        release: the release that it holds beside it.
+        engine: the backend whose files it holds.
+        items: of the version.
+        bytes: of its file.
+        created_at: when it was made.
+    """
+
+    snapshot: str
+    version: str
+    release: str | None
+    engine: Engine
+    items: int
+    bytes: int
+    created_at: datetime
+
+
+class SnapshotsAnswer(BaseModel):
+    """The snapshots, oldest first."""
+
+    snapshots: list[SnapshotAnswer]
+
+
+class RestoredAnswer(BaseModel):
+    """What a restore brought back: a version that is served, and a release that can be activated."""
+
+    version: VersionManifest
+    release: str | None
+
+
 class ErrorAnswer(BaseModel):
     """What every error looks like.
 
@@ -89,9 +181,57 @@ class ErrorAnswer(BaseModel):
     code: str
 
 
-def search_body(version: str, hits: Hits, items: dict[int, StoredItem] | None) -> dict[str, Any]:
+def search_body(found: Found) -> dict[str, Any]:
     """A `SearchAnswer`, ready for orjson, which writes minus infinity as null."""
-    body: dict[str, Any] = {"version": version, "ids": hits.ids, "scores": hits.scores}
+    hits, items = found.hits, found.items
+    body: dict[str, Any] = {"version": found.version, "ids": hits.ids, "scores": hits.scores}
     if items is not None:
         body["items"] = [[items.get(number) for number in row] for row in hits.ids.tolist()]
     return body
+
+
+def statistics_answer(statistics: Statistics) -> StatisticsAnswer:
+    manifest, counts = statistics.manifest, statistics.counts
+    return StatisticsAnswer(
+        version=manifest.version,
+        items=manifest.count,
+        labels=counts.labels if counts else None,
+        unlabelled=counts.unlabelled if counts else None,
+        origins=counts.origins if counts else None,
+        created_at=manifest.created_at,
+        age_seconds=statistics.age_seconds,
+        live=statistics.live,
+    )
+
+
+def releases_answer(releases: list[ReleaseManifest], live: LivePointer | None) -> ReleasesAnswer:
+    return ReleasesAnswer(releases=[_release(manifest, live) for manifest in releases], live=live)
+
+
+def snapshot_answer(snapshot: Snapshot) -> SnapshotAnswer:
+    index = snapshot.index
+    return SnapshotAnswer(
+        snapshot=snapshot.name,
+        version=index.version.version,
+        release=index.release,
+        engine=index.engine,
+        items=index.version.count,
+        bytes=snapshot.bytes,
+        created_at=index.created_at,
+    )
+
+
+def _release(manifest: ReleaseManifest, live: LivePointer | None) -> ReleaseAnswer:
+    state: Literal["live", "previous", "refused", "idle"] = "refused" if manifest.gate else "idle"
+    if live is not None and manifest.release == live.release:
+        state = "live"
+    elif live is not None and manifest.release == live.previous:
+        state = "previous"
+    return ReleaseAnswer(
+        release=manifest.release,
+        state=state,
+        store_version=manifest.store_version,
+        created_at=manifest.created_at,
+        items=manifest.items,
+        refused_for=manifest.gate,
+    )

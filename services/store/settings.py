@@ -6,17 +6,19 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import SettingsConfigDict
 
-from services.platform.settings import ServiceSettings
+from services.platform.auth import KeySettings
 
 
-class StoreSettings(ServiceSettings):
-    """What `ServiceSettings` has, and:
+class StoreSettings(KeySettings):
+    """What `KeySettings` has, and:
 
     Attributes:
         backend: `edge` searches sealed versions in this process; `server` asks a Qdrant server.
         directory: of the sealed versions (`runs/<task>/store`); needed by `edge`.
-        releases: the task's releases; `edge` rebuilds from their knowledge files what is absent or
-            damaged.
+        releases: the task's releases: what is live, and what can be activated; `edge` rebuilds from
+            their knowledge files what is absent or damaged.
+        snapshots: directory of the snapshots; without it none are kept.
+        read_only: refuse every request that writes, whatever its key.
         private_directory: where `edge` puts its copies; the system's temporary directory by default.
         keep_open: versions that `edge` keeps open.
         task: name of the task; needed by `server`.
@@ -29,6 +31,8 @@ class StoreSettings(ServiceSettings):
         max_k: neighbours that one request may ask for a vector.
         max_ids: items that one request may look up.
         max_waiting: searches that may run or wait; more is answered with 429.
+        request_timeout_seconds: how long a request may wait and be worked on; later it is answered
+            with 503. Making and restoring snapshots has no limit, but one of them runs at a time.
         threads: that search.
     """
 
@@ -39,6 +43,8 @@ class StoreSettings(ServiceSettings):
     backend: Literal["edge", "server"] = "edge"
     directory: Path | None = None
     releases: Path | None = None
+    snapshots: Path | None = None
+    read_only: bool = False
     private_directory: Path | None = None
     keep_open: Annotated[int, Field(ge=1, le=64)] = 4
     task: str | None = None
@@ -51,6 +57,7 @@ class StoreSettings(ServiceSettings):
     max_k: Annotated[int, Field(ge=1)] = 1024
     max_ids: Annotated[int, Field(ge=1)] = 4096
     max_waiting: Annotated[int, Field(ge=1)] = 256
+    request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 30.0
     threads: Annotated[int, Field(ge=1, le=64)] = 4
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -19,6 +20,9 @@ from services.platform.errors import (
 
 VERSION_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
 """A version's name is a directory, part of a collection's name and part of a path in HTTP."""
+
+Engine = Literal["edge", "server"]
+"""Whose files a snapshot holds; see `StoreBackend.save`."""
 
 PADDING_ID = -1
 """Stands where a version holds fewer than k items; its score is minus infinity."""
@@ -42,6 +46,22 @@ class HnswParameters(BaseModel):
     full_scan_threshold_kb: Annotated[int, Field(ge=10)] = 1024
 
 
+class ItemCounts(BaseModel):
+    """How many items of each kind a version holds.
+
+    Attributes:
+        labels: items that were written for a label, or whose gold label it is, by label.
+        unlabelled: items without a label of their own.
+        origins: items by origin.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    labels: dict[str, int]
+    unlabelled: int
+    origins: dict[str, int]
+
+
 class VersionManifest(BaseModel):
     """What a store version is; sealed with it and never changed.
 
@@ -55,6 +75,7 @@ class VersionManifest(BaseModel):
         count: number of items; their ids are 0 to count - 1.
         knowledge_sha256: hash of the knowledge file that it was built from.
         hnsw: parameters of its graph.
+        counts: its items by label and origin; None in a version that was sealed without them.
         created_at: when it was sealed; None in a manifest that has not been built yet.
     """
 
@@ -70,6 +91,7 @@ class VersionManifest(BaseModel):
     count: Annotated[int, Field(ge=1)]
     knowledge_sha256: str
     hnsw: HnswParameters = HnswParameters()
+    counts: ItemCounts | None = None
     created_at: datetime | None = None
 
 
@@ -147,11 +169,13 @@ def stored_item(identifier: int, payloads: dict[Any, dict[str, Any]], version: s
 def same_version(present: VersionManifest, manifest: VersionManifest) -> VersionManifest:
     """The version that is there, where it holds what is to be built; its graph may differ.
 
+    Its items may have gone uncounted.
+
     Raises:
         IncompatibleArtifacts: it holds something else.
     """
-    index_only = {"created_at": present.created_at, "hnsw": present.hnsw}
-    if manifest.model_copy(update=index_only) != present:
+    beside = {"created_at": present.created_at, "hnsw": present.hnsw, "counts": present.counts}
+    if manifest.model_copy(update=beside) != present:
         raise IncompatibleArtifacts(
             f"There is another store version of the name {manifest.version} already.",
             hint="A version never changes: build under another name, or delete the old one.",
@@ -166,7 +190,13 @@ def version_not_found(version: str) -> VersionNotFound:
 
 
 class StoreBackend(Protocol):
-    """A vector store; knows nothing of HTTP and may be called from several threads."""
+    """A vector store; knows nothing of HTTP and may be called from several threads.
+
+    Attributes:
+        engine: what kind of files `save` writes.
+    """
+
+    engine: Engine
 
     def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
         """Build and seal a version, which nobody sees before it is complete.
@@ -207,6 +237,25 @@ class StoreBackend(Protocol):
 
     def delete(self, version: str) -> None:
         """Remove a version. Raises VersionNotFound."""
+
+    def save(self, version: str, directory: Path) -> None:
+        """Write a sealed version's own files into `directory`, which is made.
+
+        Raises:
+            VersionNotFound, CorruptArtifact, StorageFull.
+            StoreUnavailable: also where there is no server behind, in `qdrant-client`'s in-memory mode.
+        """
+
+    def restore(self, manifest: VersionManifest, directory: Path) -> VersionManifest:
+        """Make a sealed version of what `save` wrote; the files in `directory` may be used up.
+
+        A version that is there already, holds the same and is undamaged is left alone.
+
+        Raises:
+            CorruptArtifact: the files are not that version.
+            IncompatibleArtifacts: another version has the same name.
+            StorageFull, StoreUnavailable: there is no such version then.
+        """
 
     def close(self) -> None:
         """Let go of files and connections."""

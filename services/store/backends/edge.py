@@ -12,7 +12,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -20,15 +20,14 @@ from threading import Lock
 import numpy as np
 import structlog
 from numpy.typing import NDArray
-from pydantic import ValidationError
 
 from services.platform.errors import (
     CorruptArtifact,
-    StorageFull,
     StoreUnavailable,
     VersionNotFound,
 )
 from services.store.backends.base import (
+    Engine,
     Hits,
     PointBatch,
     StoredItem,
@@ -39,23 +38,26 @@ from services.store.backends.base import (
     version_not_found,
 )
 from services.store.backends.edge_build import build_in_child
+from services.store.backends.edge_manifest import MANIFEST, manifest_from_knowledge, read_manifest
 from services.store.backends.edge_shard import OpenShard
 from services.store.backends.sealed import (
+    SUMS,
     OwnedDirectory,
+    check_sums,
     copy_checked,
+    disk_errors,
     remove_leftovers,
     sync,
     sync_tree,
     write_sums,
 )
-from services.store.knowledge_file import iterate_points, version_manifest
+from services.store.knowledge_file import iterate_points
 
 log = structlog.get_logger(__name__)
 
 KnowledgeLookup = Callable[[str], Path | None]
 """The knowledge file of a version, or None where there is none at hand."""
 
-MANIFEST = "version.json"
 SHARD = "shard"
 _ASIDE = ".aside-"
 _PRIVATE = "retrikt-store-"
@@ -72,6 +74,8 @@ class EdgeBackend:
             otherwise. Removed on `close`; those of killed processes are removed by the next one.
         keep_open: how many versions stay open; the one not searched for longest is closed first.
     """
+
+    engine: Engine = "edge"
 
     def __init__(
         self,
@@ -95,46 +99,29 @@ class EdgeBackend:
         if (present := self._sealed(manifest)) is not None:
             return present
         sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._directory, _ASIDE)
-            aside = OwnedDirectory(self._directory, _ASIDE)
-            try:
-                build_in_child(aside.path / SHARD, manifest, batches, lock=aside.lock)
-                write_sums(aside.path)
-                (aside.path / MANIFEST).write_text(
-                    sealed.model_dump_json(indent=1), encoding="utf-8"
-                )
-                sync_tree(aside.path)
-                return self._put_in_place(aside, sealed)
-            finally:
-                aside.remove()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull(
-                    f"The disk that holds {self._directory} is full: no store version was written.",
-                    hint="Make room and build it again.",
-                ) from error
-            raise StoreUnavailable(
-                f"The store directory {self._directory} cannot be written: {error}."
-            ) from error
+        with self._aside() as aside:
+            build_in_child(aside.path / SHARD, manifest, batches, lock=aside.lock)
+            write_sums(aside.path)
+            (aside.path / MANIFEST).write_text(sealed.model_dump_json(indent=1), encoding="utf-8")
+            sync_tree(aside.path)
+            return self._put_in_place(aside, sealed)
 
     def versions(self) -> list[VersionManifest]:
         found = []
         for path in self._directory.glob(f"[!.]*/{MANIFEST}"):
             try:
-                found.append(_read_manifest(path))
+                found.append(read_manifest(path))
             except (CorruptArtifact, VersionNotFound) as error:
                 log.warning("version_unreadable", version=path.parent.name, reason=str(error))
         return sorted(found, key=lambda manifest: (str(manifest.created_at), manifest.version))
 
     def manifest(self, version: str) -> VersionManifest:
         try:
-            return _read_manifest(self._path(version) / MANIFEST)
+            return read_manifest(self._path(version) / MANIFEST)
         except (VersionNotFound, CorruptArtifact):
             if (path := self._knowledge(version)) is None:
                 raise
-            return _manifest_from_knowledge(path, version)
+            return manifest_from_knowledge(path, version)
 
     def search(
         self, version: str, vectors: NDArray[np.float32], k: int, *, exact: bool = False
@@ -165,6 +152,28 @@ class EdgeBackend:
         finally:
             trash.remove()
 
+    def save(self, version: str, directory: Path) -> None:
+        sealed = self._path(version)
+        read_manifest(sealed / MANIFEST)
+        with disk_errors(directory, f"the version {version} was not saved"):
+            copy_checked(sealed, directory)
+            for name in (SUMS, MANIFEST):
+                shutil.copyfile(sealed / name, directory / name)
+
+    def restore(self, manifest: VersionManifest, directory: Path) -> VersionManifest:
+        if read_manifest(directory / MANIFEST) != manifest:
+            raise CorruptArtifact(f"{directory} does not hold the version {manifest.version}.")
+        if (present := self._sealed(manifest)) is not None:
+            with suppress(CorruptArtifact):
+                check_sums(self._path(manifest.version))
+                return present
+        with self._aside() as aside:
+            copy_checked(directory, aside.path)
+            for name in (SUMS, MANIFEST):
+                shutil.copyfile(directory / name, aside.path / name)
+            sync_tree(aside.path)
+            return self._put_in_place(aside, manifest, replace=True)
+
     def close(self) -> None:
         with self._lock:
             self._closed = True
@@ -177,19 +186,33 @@ class EdgeBackend:
     def _sealed(self, manifest: VersionManifest) -> VersionManifest | None:
         """The version that is already there; None where there is none or its manifest is damaged."""
         try:
-            present = _read_manifest(self._path(manifest.version) / MANIFEST)
+            present = read_manifest(self._path(manifest.version) / MANIFEST)
         except (VersionNotFound, CorruptArtifact):
             return None
         return same_version(present, manifest)
 
-    def _put_in_place(self, aside: OwnedDirectory, sealed: VersionManifest) -> VersionManifest:
+    @contextmanager
+    def _aside(self) -> Iterator[OwnedDirectory]:
+        """Where a version is written before it is put in place; gone afterwards, come what may."""
+        with disk_errors(self._directory, "no store version was written"):
+            self._directory.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self._directory, _ASIDE)
+            aside = OwnedDirectory(self._directory, _ASIDE)
+            try:
+                yield aside
+            finally:
+                aside.remove()
+
+    def _put_in_place(
+        self, aside: OwnedDirectory, sealed: VersionManifest, *, replace: bool = False
+    ) -> VersionManifest:
         target = self._path(sealed.version)
         try:
             aside.path.rename(target)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
-            if (present := self._sealed(sealed)) is not None:
+            if not replace and (present := self._sealed(sealed)) is not None:
                 return present  # Another process was quicker.
             shutil.rmtree(target)
             aside.path.rename(target)
@@ -232,28 +255,18 @@ class EdgeBackend:
     def _open_private(self, version: str) -> tuple[OpenShard, OwnedDirectory]:
         if self._closed:
             raise StoreUnavailable("The store has been closed.")
-        try:
+        with disk_errors(self._private, f"no copy of the store version {version} can be made"):
             copy = OwnedDirectory(self._private, _PRIVATE)
             try:
                 return self._fill(version, copy), copy
             except BaseException:
                 copy.remove()
                 raise
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise StorageFull(
-                    f"The disk that holds {self._private} is full: no copy of the store version "
-                    f"{version} can be made.",
-                    hint="Make room, or set another private directory.",
-                ) from error
-            raise StoreUnavailable(
-                f"The store version {version} cannot be read: {error}."
-            ) from error
 
     def _fill(self, version: str, copy: OwnedDirectory) -> OpenShard:
         sealed = self._path(version)
         try:
-            manifest = _read_manifest(sealed / MANIFEST)
+            manifest = read_manifest(sealed / MANIFEST)
             copy_checked(sealed, copy.path)
             return OpenShard(copy.path / SHARD, manifest)
         except (VersionNotFound, CorruptArtifact) as error:
@@ -261,7 +274,7 @@ class EdgeBackend:
             if path is None:
                 raise
             log.warning("version_rebuilt_privately", version=version, reason=str(error))
-        manifest = _manifest_from_knowledge(path, version)
+        manifest = manifest_from_knowledge(path, version)
         shutil.rmtree(copy.path / SHARD, ignore_errors=True)
         build_in_child(copy.path / SHARD, manifest, iterate_points(path), lock=copy.lock)
         return OpenShard(copy.path / SHARD, manifest)
@@ -271,25 +284,3 @@ class EdgeBackend:
             shard, copy = opened
             shard.close()
             copy.remove()
-
-
-def _manifest_from_knowledge(path: Path, version: str) -> VersionManifest:
-    manifest = version_manifest(path)
-    if manifest.version != version:
-        raise CorruptArtifact(
-            f"The knowledge file {path} makes the store version {manifest.version}, not {version}.",
-            hint="Restore the knowledge file of the release.",
-        )
-    return manifest
-
-
-def _read_manifest(path: Path) -> VersionManifest:
-    try:
-        return VersionManifest.model_validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise version_not_found(path.parent.name) from error
-    except ValidationError as error:
-        raise CorruptArtifact(
-            f"{path} cannot be read: {error.errors()[0]['msg']}.",
-            hint="Build the version again from its knowledge file.",
-        ) from error

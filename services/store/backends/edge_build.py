@@ -37,10 +37,12 @@ def build_in_child(
         StoreUnavailable: the engine ended otherwise.
         Whatever `batches` raises.
     """
+    # One argument of a process has a limit of its own; the child needs no counts.
+    told = manifest.model_copy(update={"counts": None}).model_dump_json()
     path = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(directory), manifest.model_dump_json()],
+            [sys.executable, "-m", __name__, str(directory), told],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import orjson
 
-from services.platform.errors import CorruptArtifact
+from services.platform.errors import CorruptArtifact, StorageFull, StoreUnavailable
 
 SUMS = "sums.json"
 _BLOCK = 1 << 16
@@ -75,6 +75,28 @@ def _ownerless(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def disk_errors(where: Path, lost: str) -> Iterator[None]:
+    """Turn what the operating system says of files into errors of ours.
+
+    Args:
+        where: the directory that is worked in.
+        lost: what there is not, where the disk is full.
+
+    Raises:
+        StorageFull: the disk has no room left.
+        StoreUnavailable: the files cannot be read or written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"The disk that holds {where} is full: {lost}.", hint="Make room and try again."
+            ) from error
+        raise StoreUnavailable(f"The directory {where} cannot be used: {error}.") from error
+
+
 def write_sums(directory: Path) -> None:
     """Note length and CRC-32 of every file below `directory`, in `sums.json`.
 
@@ -94,15 +116,20 @@ def copy_checked(source: Path, target: Path) -> None:
     Raises:
         CorruptArtifact: a file is missing, or its length or sum is another.
     """
-    try:
-        sums = orjson.loads((source / SUMS).read_bytes())
-        for name, (length, crc) in sums.items():
+    with _summed(source) as sums:
+        for name, expected in sums.items():
             copy = target / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            if _copy_sparse(source / name, copy) != (length, crc):
+            if _copy_sparse(source / name, copy) != expected:
                 raise CorruptArtifact(f"{source / name} is not what was sealed.")
-    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError) as error:
-        raise CorruptArtifact(f"The sealed directory {source} is damaged: {error}.") from error
+
+
+def check_sums(directory: Path) -> None:
+    """Compare every file that `write_sums` has summed. Raises CorruptArtifact as `copy_checked` does."""
+    with _summed(directory) as sums:
+        for name, expected in sums.items():
+            if _length_and_sum(directory / name) != expected:
+                raise CorruptArtifact(f"{directory / name} is not what was sealed.")
 
 
 def sync_tree(directory: Path) -> None:
@@ -117,6 +144,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _summed(directory: Path) -> Iterator[dict[str, tuple[int, int]]]:
+    try:
+        sums = orjson.loads((directory / SUMS).read_bytes())
+        yield {name: (length, crc) for name, (length, crc) in sums.items()}
+    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError) as error:
+        raise CorruptArtifact(f"The sealed directory {directory} is damaged: {error}.") from error
 
 
 def _length_and_sum(path: Path) -> tuple[int, int]:

@@ -9,26 +9,24 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import ParamSpec, TypeVar
+from pathlib import Path
+from typing import TypeVar
 
-import grpc  # type: ignore[import-untyped]
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from qdrant_client import QdrantClient, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
-from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
 from services.platform.errors import (
     CorruptArtifact,
     RetriktError,
-    StorageFull,
     StoreUnavailable,
     VersionNotFound,
 )
 from services.store.backends.base import (
     PADDING_ID,
+    Engine,
     Hits,
     PointBatch,
     StoredItem,
@@ -40,6 +38,8 @@ from services.store.backends.base import (
     version_not_found,
 )
 from services.store.backends.points import checked
+from services.store.backends.server_call import call
+from services.store.backends.server_snapshot import QdrantSnapshots
 
 log = structlog.get_logger(__name__)
 
@@ -47,7 +47,6 @@ METADATA_KEY = "retrikt"
 _POLL_SECONDS = 0.2
 _GREEN_IN_A_ROW = 3
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -58,10 +57,21 @@ class ServerBackend:
         client: connected to the server; in-memory clients serve tests.
         task: versions of this task alone are seen.
         index_seconds: how long a graph may take to build.
+        snapshots: of the same server; None where there is none behind.
     """
 
-    def __init__(self, client: QdrantClient, task: str, *, index_seconds: float = 3600.0) -> None:
+    engine: Engine = "server"
+
+    def __init__(
+        self,
+        client: QdrantClient,
+        task: str,
+        *,
+        index_seconds: float = 3600.0,
+        snapshots: QdrantSnapshots | None = None,
+    ) -> None:
         self._client = client
+        self._snapshots = snapshots
         self._task = task
         self._index_seconds = index_seconds
         self._sealed: dict[str, VersionManifest] = {}
@@ -90,13 +100,12 @@ class ServerBackend:
             timeout=max(1, round(timeout)),
             check_compatibility=False,
         )
-        return cls(client, task)
+        return cls(client, task, snapshots=QdrantSnapshots.connect(url, api_key))
 
     def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
         name = self._collection(manifest.version)
         with suppress(VersionNotFound, CorruptArtifact):
             return same_version(self._fetch(manifest.version), manifest)
-        call = self._call
         call(self._client.delete_collection, name)
         call(
             self._client.create_collection,
@@ -127,7 +136,7 @@ class ServerBackend:
     def versions(self) -> list[VersionManifest]:
         found = []
         prefix = self._collection("")
-        for collection in self._call(self._client.get_collections).collections:
+        for collection in call(self._client.get_collections).collections:
             if not collection.name.startswith(prefix):
                 continue
             try:
@@ -177,10 +186,34 @@ class ServerBackend:
     def delete(self, version: str) -> None:
         self._fetch(version)
         self._sealed.pop(version, None)
-        self._call(self._client.delete_collection, self._collection(version))
+        call(self._client.delete_collection, self._collection(version))
+
+    def save(self, version: str, directory: Path) -> None:
+        self._fetch(version)
+        self._snapshots_of_server().download(self._collection(version), directory)
+
+    def restore(self, manifest: VersionManifest, directory: Path) -> VersionManifest:
+        name = self._collection(manifest.version)
+        with suppress(VersionNotFound, CorruptArtifact):
+            return same_version(self._fetch(manifest.version), manifest)
+        snapshots = self._snapshots_of_server()
+        try:
+            snapshots.upload(name, directory)
+            return self._seal(name, manifest)
+        except BaseException:
+            with suppress(RetriktError):
+                call(self._client.delete_collection, name)
+            raise
 
     def close(self) -> None:
         self._client.close()
+        if self._snapshots is not None:
+            self._snapshots.close()
+
+    def _snapshots_of_server(self) -> QdrantSnapshots:
+        if self._snapshots is None:
+            raise StoreUnavailable("The in-memory mode of qdrant-client has no snapshots.")
+        return self._snapshots
 
     def _collection(self, version: str) -> str:
         return f"retrikt-{self._task}-{version}"
@@ -207,18 +240,12 @@ class ServerBackend:
     def _fill(
         self, name: str, manifest: VersionManifest, batches: Iterable[PointBatch]
     ) -> VersionManifest:
-        call = self._call
         for batch in checked(manifest, batches):
             points = models.Batch(
                 ids=batch.ids.tolist(), vectors=batch.vectors.tolist(), payloads=batch.payloads
             )
             call(self._client.upsert, name, points, wait=True)
-        count = call(self._client.count, name, exact=True).count
-        if count != manifest.count:
-            raise StoreUnavailable(
-                f"The collection {name} holds {count} points after {manifest.count} were written.",
-                hint="Another process may be building the same version; build it again.",
-            )
+        self._check_count(name, manifest)
         threshold = manifest.hnsw.full_scan_threshold_kb
         call(
             self._client.update_collection,
@@ -226,17 +253,29 @@ class ServerBackend:
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
         )
         self._wait_for_graph(name)
-        sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
-        metadata = {METADATA_KEY: sealed.model_dump(mode="json")}
+        return self._seal(name, manifest.model_copy(update={"created_at": datetime.now(UTC)}))
+
+    def _seal(self, name: str, manifest: VersionManifest) -> VersionManifest:
+        """Write the manifest of a collection that holds what it says."""
+        self._check_count(name, manifest)
+        metadata = {METADATA_KEY: manifest.model_dump(mode="json")}
         call(self._client.update_collection, name, metadata=metadata)
         return self._fetch(manifest.version)
+
+    def _check_count(self, name: str, manifest: VersionManifest) -> None:
+        count = call(self._client.count, name, exact=True).count
+        if count != manifest.count:
+            raise StoreUnavailable(
+                f"The collection {name} holds {count} points after {manifest.count} were written.",
+                hint="Another process may be building the same version; build it again.",
+            )
 
     def _wait_for_graph(self, name: str) -> None:
         """Wait until the optimizer has been idle for a few looks in a row: it starts a moment late."""
         deadline = time.monotonic() + self._index_seconds
         green = 0
         while green < _GREEN_IN_A_ROW:
-            status = self._call(self._client.get_collection, name).status
+            status = call(self._client.get_collection, name).status
             if status == models.CollectionStatus.RED:
                 raise StoreUnavailable(f"Qdrant could not index the collection {name}.")
             green = green + 1 if status == models.CollectionStatus.GREEN else 0
@@ -249,44 +288,7 @@ class ServerBackend:
     def _of(self, version: str, function: Callable[..., T], **arguments: object) -> T:
         """A call about one version's collection. Raises VersionNotFound where it is not there."""
         try:
-            return self._call(function, self._collection(version), **arguments)
+            return call(function, self._collection(version), **arguments)
         except VersionNotFound as error:
             self._sealed.pop(version, None)
             raise version_not_found(version) from error
-
-    def _call(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Call the client; whatever it throws becomes an error of ours."""
-        try:
-            return function(*args, **kwargs)
-        except ResourceExhaustedResponse as error:
-            raise StoreUnavailable(f"Qdrant is overloaded: {error}.") from error
-        except ResponseHandlingException as error:
-            raise StoreUnavailable(
-                f"Qdrant does not answer: {error.source or type(error.source).__name__}.",
-                hint="Check that it runs and that its URL is right.",
-            ) from error
-        except UnexpectedResponse as error:
-            said = error.content.decode(errors="replace")
-            raise _reason(error.status_code, said) from error
-        except grpc.RpcError as error:
-            code, said = error.code(), error.details() or ""
-            status = 404 if code == grpc.StatusCode.NOT_FOUND else None
-            raise _reason(status, f"{code.name}: {said}") from error
-        except ValueError as error:
-            if str(error).endswith("not found"):  # How the in-memory client says it.
-                raise VersionNotFound(str(error)) from error
-            raise StoreUnavailable(f"Qdrant gave an answer that is none: {error}.") from error
-
-
-def _reason(status: int | None, said: str) -> RetriktError:
-    if status == 404:
-        return VersionNotFound(said[:300])
-    if "No space left" in said or "disk space" in said:
-        return StorageFull(
-            f"Qdrant's disk is full: {said[:300]}.", hint="Make room there and build it again."
-        )
-    if status in (401, 403):
-        return StoreUnavailable(
-            "Qdrant refuses this client.", hint="Check the API key (RETRIKT_STORE_QDRANT_API_KEY)."
-        )
-    return StoreUnavailable(f"Qdrant answered with an error ({status or 'gRPC'}): {said[:300]}.")
