@@ -14,12 +14,17 @@ from offline.teacher.labeller import load_labeller
 from offline.teacher.ppo import PPOConfig, improve
 from offline.teacher.prompt_files import load_prompts, save_prompts
 from offline.teacher.rewards import Reward
+from offline.teacher.run_log import RunLog
 from offline.teacher.soft_prompt import name_prompt
 from offline.teacher.text_memory import TrainingTexts
 
 
 def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) -> dict[str, Any]:
-    """Write the improved prompts in PEFT's format, `log.jsonl` (one row a round) and `comparison.json`."""
+    """Write the improved prompts in PEFT's format, `log.jsonl` and TensorBoard's events (one row a round each), and
+    `comparison.json`.
+
+    A run that was killed goes on after its last checkpoint.
+    """
     task = PreparedTask.load(inputs["prepare"])
     generator = load_generator(inputs["generator"])
     labeller = load_labeller(inputs["labeller"])
@@ -34,10 +39,24 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
     )
     reward = Reward(config.reward, labeller, names, training)
     tuned = load_prompts(inputs["soft_prompt"], task.labels)
-    improved = improve(tuned, generator, reward, config, seed=context.seed, report=context.report)
-    save_prompts(improved.prompts, task.labels, generator.identity, context.directory)
-    with (context.directory / "log.jsonl").open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in improved.rows)
+    with RunLog(context.directory, step="step") as log:
+        improved = improve(
+            tuned,
+            generator,
+            reward,
+            config,
+            seed=context.seed,
+            report=context.report,
+            log=log,
+            checkpoints=context.partial,
+        )
+    save_prompts(
+        improved.prompts,
+        task.labels,
+        generator.identity,
+        context.directory,
+        task_type=generator.model.task_type,
+    )
     own = tuned.shape[1] - SHARED_TOKENS
     compared = compare(
         {

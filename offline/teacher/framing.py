@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from transformers import PreTrainedTokenizerBase
 
 PAIR_TOKEN = "[PAIR]"
-"""Stands between the two texts of a pair in vocabularies that we make; elsewhere a line break does."""
+"""Stands between the two texts of a pair in vocabularies that we make."""
+SEPARATORS = ("\n", "||", "|", " / ")
+"""What stands there elsewhere: the first that the vocabulary can write. T5's has no line break."""
 AFTER_NAME = ":"
 
 # What a word-piece tokenizer took apart. Where it left no trace of which side a mark clung to, the
@@ -39,6 +41,12 @@ class Framing:
     """Token sequences of one tokenizer: `text end`, or `first separator second end` for a pair.
 
     Nothing stands before the text: what comes before it is the prompt.
+
+    Attributes:
+        tokenizer: between texts and ids.
+        pair: whether there are two texts.
+        end, filler, separator: ids of what ends a sequence, fills up a label's name, and stands between
+            two texts.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,13 +54,15 @@ class Framing:
     end: int = field(init=False)
     filler: int = field(init=False)
     separator: tuple[int, ...] = field(init=False)
+    _reserved: str = field(init=False)
 
     def __post_init__(self) -> None:
         tokenizer = self.tokenizer
         special = tokenizer.convert_tokens_to_ids(PAIR_TOKEN)
         known = special is not None and special != tokenizer.unk_token_id
-        separator = (special,) if known else tuple(self._ids("\n"))
-        object.__setattr__(self, "separator", separator)
+        mark = PAIR_TOKEN if known else self._separator()
+        object.__setattr__(self, "_reserved", mark)
+        object.__setattr__(self, "separator", (special,) if known else tuple(self._ids(mark)))
         object.__setattr__(self, "end", tokenizer.eos_token_id)
         filler = tokenizer.bos_token_id
         object.__setattr__(self, "filler", tokenizer.eos_token_id if filler is None else filler)
@@ -61,7 +71,11 @@ class Framing:
         """Token ids of an example, its end token included."""
         ids = self._ids(_one_line(text))
         if self.pair:
-            ids += [*self.separator, *self._ids(_one_line(pair or ""))]
+            # What separates the texts must not occur in them.
+            first, second = (
+                _one_line(part.replace(self._reserved, " ")) for part in (text, pair or "")
+            )
+            ids = [*self._ids(first), *self.separator, *self._ids(second)]
         return [*ids, self.end]
 
     def decode(self, ids: Sequence[int]) -> Sample:
@@ -89,6 +103,24 @@ class Framing:
     def name_width(self, names: Sequence[str]) -> int:
         """Tokens that the longest of the names needs, its colon and one filler included."""
         return max(len(self._ids(name)) for name in names) + 2
+
+    def start(self, decoder_start: int) -> tuple[int, ...]:
+        """What the decoder of an encoder-decoder begins with: its start token, and what its tokenizer puts
+        before every target (BART's `<s>`)."""
+        target = list(self.tokenizer(text_target="a")["input_ids"])
+        bare = self._ids("a")
+        before = target[: _find(target, tuple(bare)) or 0]
+        return (decoder_start, *before)
+
+    def _separator(self) -> str:
+        """The first of `SEPARATORS` that comes back as it was after becoming tokens."""
+        for mark in SEPARATORS:
+            ids = self._ids(mark)
+            if self.tokenizer.unk_token_id in ids and self.tokenizer.unk_token_id != self.end:
+                continue
+            if str(self.tokenizer.decode(ids)).strip(" ") == mark.strip(" "):
+                return mark
+        return SEPARATORS[0]
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]

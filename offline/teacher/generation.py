@@ -3,10 +3,12 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
@@ -102,3 +104,28 @@ def write_shard(
         },
         SCHEMA,
     )
+
+
+def keep_shard(directory: Path | None, shard: Shard, table: pa.Table) -> None:
+    """Keep a finished shard in `directory`, written aside and renamed, for a run that is killed later on."""
+    if directory is None:
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    path = _shard_path(directory, shard)
+    aside = path.with_suffix(".aside")
+    pq.write_table(table, aside, compression="zstd")
+    aside.replace(path)
+
+
+def kept_shard(directory: Path | None, shard: Shard) -> pa.Table | None:
+    """The samples of a shard that `keep_shard` kept; None where there is none that can be read."""
+    if directory is None or not _shard_path(directory, shard).exists():
+        return None
+    try:
+        return pq.read_table(_shard_path(directory, shard), schema=SCHEMA)
+    except (OSError, pa.ArrowException):
+        return None
+
+
+def _shard_path(directory: Path, shard: Shard) -> Path:
+    return directory / f"shard-{shard.number:05d}.parquet"

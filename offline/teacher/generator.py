@@ -1,4 +1,4 @@
-"""The generator: a frozen causal language model, made on the spot or any of Hugging Face's."""
+"""The generator: a frozen language model, causal or encoder-decoder, made on the spot or any of Hugging Face's."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from pydantic import Field
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -20,7 +21,7 @@ from transformers.utils.logging import disable_progress_bar
 from offline.configs.section import Section
 from offline.teacher.framing import Framing
 from offline.teacher.pretrained import PACKAGED, model_directory
-from offline.teacher.prompted import PromptedModel
+from offline.teacher.prompted import PromptedCausal, PromptedEncoderDecoder, PromptedModel
 from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
 
 Precision = Literal["auto", "bfloat16", "float16", "float32"]
@@ -35,8 +36,8 @@ class GeneratorConfig(Section):
     """Which language model writes.
 
     Attributes:
-        model: a causal language model as a directory or hub name; none for the miniature, which is
-            made from the task's texts.
+        model: a causal or encoder-decoder language model as a directory or hub name; none for the
+            miniature, which is made from the task's texts.
         precision: of the frozen weights; `auto` for bfloat16 where the device computes in it, which is
             twice as fast, and float32 elsewhere.
         device: a torch device.
@@ -92,20 +93,14 @@ def describe_generator(
     """What `generator.json` says of the model in `directory / "model"`, or of the one that is named.
 
     Raises:
-        InvalidConfig: the model is not a causal language model, or too short for prompt and sample.
+        InvalidConfig: the model is no language model that can write, or too short for prompt and sample.
         ModelNotFound: see `model_directory`.
     """
     precision = precision_of(config)
     model, tokenizer = _load(config.model, directory, precision, config.device)
     framing = Framing(tokenizer, pair)
     width = SHARED_TOKENS + framing.name_width(names)
-    positions = getattr(model.config, "max_position_embeddings", None)
-    if positions is not None and width + config.max_tokens > positions:
-        raise InvalidConfig(
-            f"A prompt of {width} tokens and a sample of {config.max_tokens} need more than the"
-            f" {positions} positions of the generator.",
-            hint="Lower generator.max_tokens.",
-        )
+    _check_room(model, framing, width, config.max_tokens)
     return {
         "model": config.model,
         "identity": config.model or f"miniature-{_weights_hash(directory / MODEL)}",
@@ -129,9 +124,10 @@ def load_generator(directory: Path) -> Generator:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         model, tokenizer = _load(found["model"], directory, found["precision"], found["device"])
+        framing = Framing(tokenizer, found["pair"])
         return Generator(
-            model=PromptedModel(model),
-            framing=Framing(tokenizer, found["pair"]),
+            model=prompted(model, framing),
+            framing=framing,
             identity=found["identity"],
             parameters=found["parameters"],
             max_tokens=found["max_tokens"],
@@ -141,19 +137,57 @@ def load_generator(directory: Path) -> Generator:
         raise CorruptArtifact(f"{path} cannot be read: {error!r}.") from error
 
 
+def prompted(model: PreTrainedModel, framing: Framing) -> PromptedModel:
+    """The model behind prompts, frozen.
+
+    Raises:
+        InvalidConfig: a decoder that does not say what it begins with.
+    """
+    if not model.config.is_encoder_decoder:
+        return PromptedCausal(model)
+    return PromptedEncoderDecoder(model, _start(model, framing))
+
+
+def _start(model: PreTrainedModel, framing: Framing) -> tuple[int, ...]:
+    first = model.generation_config.decoder_start_token_id
+    if first is None:
+        first = getattr(model.config, "decoder_start_token_id", None)
+    if first is None:
+        raise InvalidConfig(
+            f"The generator, a {model.config.model_type!r}, names no token that its decoder begins with.",
+            hint="Set decoder_start_token_id in its config.json.",
+        )
+    return framing.start(int(first))
+
+
+def _check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens: int) -> None:
+    positions = getattr(model.config, "max_position_embeddings", None)
+    if model.config.is_encoder_decoder:
+        needed = max(width, len(_start(model, framing)) + max_tokens)
+    else:
+        needed = width + max_tokens
+    if positions is not None and needed > positions:
+        raise InvalidConfig(
+            f"A prompt of {width} tokens and a sample of {max_tokens} need more than the"
+            f" {positions} positions of the generator.",
+            hint="Lower generator.max_tokens.",
+        )
+
+
 def _load(
     name: str | None, directory: Path, precision: str, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     where = directory / MODEL if name is None else model_directory(name)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     settings = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=True)
-    if settings.is_encoder_decoder or type(settings) not in AutoModelForCausalLM._model_mapping:
+    loader = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    if type(settings) not in loader._model_mapping:
         raise InvalidConfig(
-            f"{name or where} is of the type {settings.model_type!r}, which is no causal language model.",
-            hint="Name a model that AutoModelForCausalLM loads.",
+            f"{name or where} is of the type {settings.model_type!r}, which is no language model that writes text.",
+            hint="Name a model that AutoModelForCausalLM or AutoModelForSeq2SeqLM loads.",
         )
     try:
-        model = AutoModelForCausalLM.from_pretrained(
+        model = loader.from_pretrained(
             where,
             dtype=getattr(torch, precision),
             attn_implementation=attention(device),

@@ -42,10 +42,19 @@ class ValueHead(nn.Module):
 
 
 def assess(
-    model: PromptedModel, prompts: Tensor, labels: Tensor, ids: Tensor, temperature: float
+    model: PromptedModel,
+    prompts: Tensor,
+    labels: Tensor,
+    ids: Tensor,
+    temperature: float,
+    *,
+    checkpointing: bool = False,
 ) -> Assessed:
-    """Log-probabilities, at a temperature, of (n, t) tokens behind the prompts of (n,) labels."""
-    scored = model.score(prompts, labels, ids)
+    """Log-probabilities, at a temperature, of (n, t) tokens behind the prompts of (n,) labels.
+
+    With `checkpointing` the gradient's memory is that of one layer; see `PromptedModel.score`.
+    """
+    scored = model.score(prompts, labels, ids, checkpointing=checkpointing)
     distribution = torch.log_softmax(scored.logits / temperature, dim=-1)
     logprobs = distribution.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
     entropy = -(distribution.exp() * distribution).sum(-1)

@@ -1,31 +1,17 @@
 """Proximal policy optimisation of a soft prompt: the model stays frozen, its prompt learns from rewards."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
-from offline.teacher.advantages import (
-    KLController,
-    LabelBaselines,
-    explained_variance,
-    generalised_advantages,
-    normalised,
-)
-from offline.teacher.diversity import distinct_n
 from offline.teacher.generator import Generator
-from offline.teacher.judge import joined
-from offline.teacher.policy import ValueHead, assess, by_length, policy_loss, value_loss
+from offline.teacher.ppo_checkpoint import Checkpoint, Checkpoints, run_fingerprint
 from offline.teacher.ppo_config import PPOConfig
-from offline.teacher.rewards import Reward, Rewarded
-from offline.teacher.sampling import SamplingConfig
-from offline.teacher.soft_prompt import SoftPrompt
-from offline.teacher.text_memory import LabelledTexts
-from offline.teacher.writing import Written, balanced_labels, write
+from offline.teacher.ppo_trainer import Trainer
+from offline.teacher.rewards import Reward
+from offline.teacher.run_log import Log
 
 __all__ = ["Improved", "PPOConfig", "Trainer", "improve"]
 
@@ -33,19 +19,21 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 _SHOWN = ("reward", "label_agreement", "kl", "distinct_2")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Improved:
-    """What PPO left.
+    """What PPO left, or has so far.
 
     Attributes:
         prompts: (labels, t, d) the best prompt of all evaluations.
         rows: one row a round: all figures that a practitioner looks at.
         best_step: the round after which that prompt was evaluated; 0 for the tuned prompt.
+        best_reward: its mean reward then.
     """
 
     prompts: Tensor
     rows: list[dict[str, float]]
     best_step: int
+    best_reward: float
 
 
 def improve(
@@ -56,6 +44,8 @@ def improve(
     *,
     seed: int,
     report: Report,
+    log: Log | None = None,
+    checkpoints: Path | None = None,
 ) -> Improved:
     """Raise the reward of what is written behind the prompts; `docs/ppo.md` has the formulas.
 
@@ -63,210 +53,59 @@ def improve(
         prompts: (labels, t, d) tuned prompt embeddings: where it starts, and what the KL penalty
             holds it to.
         generator: the frozen model.
-        reward: of samples.
+        reward: of samples. Terms must depend on their batch alone, or a resumed run differs.
         seed: of everything that is drawn.
+        report: called after each round.
+        log: called with each row, those of rounds that were run before included.
+        checkpoints: a directory for the run's state. If it holds one of a run with the same
+            prompts, configuration and seed, that run goes on and ends as if it had not stopped.
     """
     trainer = Trainer(prompts, generator, reward, config, seed)
-    best, best_step, kept = trainer.evaluate(), 0, trainer.prompt.fixed()
-    rows: list[dict[str, float]] = [{"step": 0.0, "held_out_reward": best}]
-    for step in range(1, config.steps + 1):
+    kept = None
+    if checkpoints is not None:
+        run = run_fingerprint(prompts, generator.identity, config, seed)
+        kept = Checkpoints(checkpoints, run)
+    found = kept.load() if kept else None
+    course = _begun(trainer) if found is None else _restored(trainer, found)
+    for row in course.rows:
+        if log:
+            log(row)
+    for step in range(len(course.rows), config.steps + 1):
         row = {"step": float(step), **trainer.step()}
         if step % config.evaluate_every == 0 or step == config.steps:
-            row["held_out_reward"] = reached = trainer.evaluate()
-            if reached > best:
-                best, best_step, kept = reached, step, trainer.prompt.fixed()
-        rows.append(row)
+            row |= trainer.evaluate()
+            if row["held_out_reward"] > course.best_reward:
+                course.best_reward, course.best_step = row["held_out_reward"], step
+                course.prompts = trainer.prompt.fixed()
+        course.rows.append(row)
+        if log:
+            log(row)
+        if kept and (step % config.checkpoint_every == 0 or step == config.steps):
+            kept.save(step, _state(trainer, course))
         report(step, config.steps, {name: row[name] for name in _SHOWN})
-    return Improved(kept, rows, best_step)
+    return course
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """A round's samples with all that the updates need: (n,) labels and lengths, else (n, t)."""
-
-    labels: Tensor
-    lengths: Tensor
-    ids: Tensor
-    mask: Tensor
-    logprobs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-    def rows(self, rows: Tensor) -> "Round":
-        """Some of the samples, cut to the longest of them."""
-        longest = int(self.lengths[rows].max())
-        parts = [getattr(self, field.name)[rows] for field in fields(self)]
-        return Round(*(part[:, :longest] if part.dim() > 1 else part for part in parts))
+def _begun(trainer: Trainer) -> Improved:
+    trainer.begin()
+    held_out = trainer.evaluate()
+    first = {"step": 0.0, **held_out}
+    return Improved(trainer.prompt.fixed(), [first], 0, held_out["held_out_reward"])
 
 
-class Trainer:
-    """The state of a PPO run: prompt, value head, optimizer, baselines, recent samples, random source."""
+def _state(trainer: Trainer, course: Improved) -> Checkpoint:
+    state = trainer.checkpoint()
+    state.tensors["best"] = course.prompts
+    state.values["rows"] = course.rows
+    state.values["best_step"], state.values["best_reward"] = course.best_step, course.best_reward
+    return state
 
-    def __init__(
-        self, prompts: Tensor, generator: Generator, reward: Reward, config: PPOConfig, seed: int
-    ) -> None:
-        self._config, self._generator, self._reward = config, generator, reward
-        self._reference = prompts.detach().clone().float()
-        # No shared tokens: each label may move all of its own, and the offset moves them together.
-        self.prompt = SoftPrompt(self._reference[0, :0], self._reference)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self._value_head = ValueHead(generator.model.dimensions)
-        device = generator.model.device
-        self.prompt.to(device)
-        self._value_head.to(device)
-        self._reference = self._reference.to(device)
-        groups = self.prompt.groups(config.learning_rate, config.shared_learning_rate)
-        groups.append(
-            {"params": list(self._value_head.parameters()), "lr": config.value_learning_rate}
-        )
-        self._optimizer = torch.optim.Adam(groups)
-        self._baselines = LabelBaselines(np.full(len(prompts), np.nan), config.baseline_momentum)
-        self._controller = KLController(config.kl_coefficient, config.kl_target, config.kl_rate)
-        self._random = torch.Generator().manual_seed(seed)
-        self._evaluation_seed = seed + 1
-        self._turn = 0
-        self._recent = LabelledTexts.none()
-        if config.memory:
-            _, self._recent = self._rewarded(self._write(config.memory))
 
-    def evaluate(self) -> float:
-        """Mean reward of held-out samples, drawn with the same seed each time."""
-        labels = balanced_labels(self._config.evaluation_samples, len(self._reference))
-        source = torch.Generator().manual_seed(self._evaluation_seed)
-        prompts = self.prompt.fixed()
-        written = write(self._generator, prompts, labels, self._config.sampling, source)
-        self._recent, kept = LabelledTexts.none(), self._recent
-        rewarded, _ = self._rewarded(written)
-        self._recent = kept
-        return float(rewarded.total.mean())
-
-    def step(self) -> dict[str, float]:
-        """One round: sample, reward, update; its figures."""
-        written = self._write(self._config.batch_size)
-        rewarded, samples = self._rewarded(written)
-        self._recent = self._recent.followed_by(samples, self._config.memory)
-        centred = self._baselines.centre(rewarded.total, written.labels)
-        round_, figures = self._round(written, centred)
-        figures |= self._update(round_)
-        self._controller.update(figures["kl"])
-        texts = joined(written.texts, written.pairs)
-        return {
-            "reward": float(rewarded.total.mean()),
-            **{f"reward_{name}": float(part.mean()) for name, part in rewarded.parts.items()},
-            "label_agreement": float(rewarded.agreement.mean()),
-            **figures,
-            "kl_coefficient": self._controller.coefficient,
-            "length": float(written.sampled.lengths.float().mean()),
-            "complete": float(written.complete.mean()),
-            "distinct_1": distinct_n(texts, 1),
-            "distinct_2": distinct_n(texts, 2),
-        }
-
-    def _write(self, count: int) -> Written:
-        """Samples of the distribution that is optimised: at the temperature, without top-p."""
-        labels = balanced_labels(count, len(self._reference), self._turn)
-        self._turn += count
-        sampling = SamplingConfig(temperature=self._config.sampling.temperature)
-        return write(self._generator, self.prompt.fixed(), labels, sampling, self._random)
-
-    def _rewarded(self, written: Written) -> tuple[Rewarded, LabelledTexts]:
-        return self._reward(
-            written.texts, written.pairs, written.labels, written.complete, self._recent
-        )
-
-    @torch.no_grad()
-    def _round(
-        self, written: Written, rewards: NDArray[np.float32]
-    ) -> tuple[Round, dict[str, float]]:
-        """Log-probabilities, values, advantages and returns of the samples, before any update."""
-        config, model, sampled = self._config, self._generator.model, written.sampled
-        labels = torch.from_numpy(written.labels).to(model.device)
-        mask, ids = sampled.mask, sampled.ids
-        logprobs, reference, entropy, values = (
-            torch.zeros_like(sampled.logprobs) for _ in range(4)
-        )
-        for rows in by_length(sampled.lengths, config.chunk_size):
-            longest = int(sampled.lengths[rows].max())
-            part = ids[rows, :longest]
-            temperature = config.sampling.temperature
-            now = assess(model, self.prompt(), labels[rows], part, temperature)
-            tuned = assess(model, self._reference, labels[rows], part, temperature)
-            logprobs[rows, :longest] = now.logprobs
-            reference[rows, :longest] = tuned.logprobs
-            entropy[rows, :longest] = now.entropy
-            values[rows, :longest] = self._value_head(now.hidden)
-        apart = (logprobs - reference) * mask
-        token_rewards = -self._controller.coefficient * apart
-        last = (sampled.lengths - 1).unsqueeze(1)
-        token_rewards.scatter_add_(1, last, torch.from_numpy(rewards).to(model.device).unsqueeze(1))
-        advantages, returns = generalised_advantages(
-            token_rewards, values, mask, discount=config.discount, smoothing=config.smoothing
-        )
-        round_ = Round(
-            labels=labels,
-            lengths=sampled.lengths,
-            ids=ids,
-            mask=mask,
-            logprobs=logprobs,
-            values=values,
-            advantages=normalised(advantages, mask),
-            returns=returns,
-        )
-        return round_, {
-            "kl": float(apart.sum(1).mean()),
-            "entropy": float(entropy[mask].mean()),
-            "explained_variance": explained_variance(values[mask], returns[mask]),
-        }
-
-    def _update(self, round_: Round) -> dict[str, float]:
-        """Epochs of minibatches on one round's samples; means over all tokens seen."""
-        config = self._config
-        totals = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "step_kl": 0.0}
-        tokens, updates, gradient = 0.0, 0, 0.0
-        for _ in range(config.epochs):
-            order = torch.randperm(len(round_.labels), generator=self._random)
-            epoch_kl = epoch_tokens = 0.0
-            for rows in torch.split(order.to(round_.labels.device), config.minibatch_size):
-                figures, count = self._accumulate(round_.rows(rows))
-                # Apart, so that a large value loss does not shorten the prompt's steps.
-                norm = clip_grad_norm_(self.prompt.parameters(), config.gradient_clip)
-                clip_grad_norm_(self._value_head.parameters(), config.gradient_clip)
-                self._optimizer.step()
-                self._optimizer.zero_grad()
-                for name, value in figures.items():
-                    totals[name] += value
-                tokens, updates, gradient = tokens + count, updates + 1, gradient + float(norm)
-                epoch_kl, epoch_tokens = epoch_kl + figures["step_kl"], epoch_tokens + count
-            if epoch_kl / epoch_tokens > config.step_kl:
-                break
-        means = {name: value / tokens for name, value in totals.items()}
-        return {**means, "updates": float(updates), "gradient_norm": gradient / updates}
-
-    def _accumulate(self, part: Round) -> tuple[dict[str, float], float]:
-        """Gradients of a minibatch, a chunk at a time; summed figures and the number of tokens."""
-        config, count = self._config, float(part.mask.sum())
-        totals = {"policy_loss": 0.0, "value_loss": 0.0, "clip_fraction": 0.0, "step_kl": 0.0}
-        for rows in by_length(part.lengths, config.chunk_size):
-            chunk = part.rows(rows)
-            mask = chunk.mask
-            seen = assess(
-                self._generator.model,
-                self.prompt(),
-                chunk.labels,
-                chunk.ids,
-                config.sampling.temperature,
-            )
-            policy = policy_loss(seen.logprobs, chunk.logprobs, chunk.advantages, mask, config.clip)
-            # The value head reads the model, it does not pull at the prompt.
-            values = self._value_head(seen.hidden.detach())
-            value = value_loss(values, chunk.values, chunk.returns, mask, config.value_clip)
-            entropy = seen.entropy[mask].sum()
-            loss = (policy.total + value - config.entropy * entropy) / count
-            loss.backward()  # type: ignore[no-untyped-call]
-            totals["policy_loss"] += policy.total.item()
-            totals["value_loss"] += value.item()
-            totals["clip_fraction"] += policy.clipped.item()
-            totals["step_kl"] += policy.divergence.item()
-        return totals, count
+def _restored(trainer: Trainer, state: Checkpoint) -> Improved:
+    trainer.restore(state)
+    return Improved(
+        prompts=state.tensors["best"].to(trainer.prompt.own.device),
+        rows=state.values["rows"],
+        best_step=state.values["best_step"],
+        best_reward=state.values["best_reward"],
+    )

@@ -36,6 +36,9 @@ class PPOConfig(Section):
         memory: recent samples that new ones are compared with; it starts with the tuned prompt's.
         evaluate_every: rounds between two evaluations on held-out sampling, which choose the prompt.
         evaluation_samples: samples of an evaluation.
+        checkpoint_every: rounds between two checkpoints, from which a run that was stopped goes on.
+        gradient_checkpointing: compute the model's layers again for the gradient instead of keeping
+            what they computed: less memory, a third more time.
         sampling: temperature and top-p of evaluations and of the comparison. PPO itself samples at that
             temperature without top-p: the distribution that it optimises.
         comparison_samples: fresh samples of each prompt in the comparison.
@@ -64,6 +67,8 @@ class PPOConfig(Section):
     memory: Annotated[int, Field(ge=0)] = 512
     evaluate_every: Annotated[int, Field(ge=1)] = 10
     evaluation_samples: Annotated[int, Field(ge=1)] = 256
+    checkpoint_every: Annotated[int, Field(ge=1)] = 5
+    gradient_checkpointing: bool = False
     sampling: SamplingConfig = SamplingConfig()
     comparison_samples: Annotated[int, Field(ge=2)] = 1024
     reward: RewardConfig = RewardConfig()

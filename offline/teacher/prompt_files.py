@@ -3,6 +3,10 @@
 PEFT's prompt tuning holds one prompt; its multitask prompt tuning (Wang et al. 2023) holds one a task, as
 `embeddings * (columns[task] @ rows[task])`. With embeddings of ones and the identity as columns, the rows
 of a task *are* its prompt, so the prompts of any number of labels fit into that format without loss.
+
+For an encoder-decoder PEFT makes the table twice as long unless told otherwise, and puts the second half
+before the decoder's text. Ours stands before the encoder alone, so the files say
+`num_transformer_submodules: 1`, and files that say otherwise are refused.
 """
 
 import json
@@ -21,10 +25,17 @@ CONFIG = "adapter_config.json"
 _LABELS = "labels.json"
 
 
-def save_prompts(prompts: Tensor, labels: Sequence[str], base_model: str, directory: Path) -> None:
+def save_prompts(
+    prompts: Tensor,
+    labels: Sequence[str],
+    base_model: str,
+    directory: Path,
+    *,
+    task_type: str = "CAUSAL_LM",
+) -> None:
     """Write (labels, t, d) prompt embeddings: `adapter_model.safetensors`, `adapter_config.json`, `labels.json`.
 
-    `labels.json` names the label of each task id.
+    `labels.json` names the label of each task id; `task_type` is the model's (`PromptedModel.task_type`).
     """
     count, tokens, dimensions = prompts.shape
     arrays = {
@@ -43,7 +54,7 @@ def save_prompts(prompts: Tensor, labels: Sequence[str], base_model: str, direct
         "num_virtual_tokens": tokens,
         "peft_type": "MULTITASK_PROMPT_TUNING",
         "prompt_tuning_init": "RANDOM",
-        "task_type": "CAUSAL_LM",
+        "task_type": task_type,
         "token_dim": dimensions,
     }
     save_file(arrays, directory / WEIGHTS)
@@ -56,9 +67,10 @@ def load_prompts(directory: Path, labels: Sequence[str]) -> Tensor:
 
     Raises:
         CorruptArtifact: files are missing or damaged.
-        IncompatibleArtifacts: they are for other labels.
+        IncompatibleArtifacts: they are for other labels, or hold a prompt for a decoder too.
     """
     try:
+        config = json.loads((directory / CONFIG).read_text(encoding="utf-8"))
         named = json.loads((directory / _LABELS).read_text(encoding="utf-8"))
         arrays = load_file(directory / WEIGHTS)
         products = arrays["prefix_task_cols"] @ arrays["prefix_task_rows"]
@@ -72,5 +84,10 @@ def load_prompts(directory: Path, labels: Sequence[str]) -> Tensor:
             f"The soft prompt in {directory} is for the labels {', '.join(named[:5])} …,"
             f" the task has {', '.join(list(labels)[:5])} …",
             hint="Tune a prompt for this task.",
+        )
+    if config.get("num_transformer_submodules") != 1:
+        raise IncompatibleArtifacts(
+            f"The soft prompt in {directory} has tokens for the decoder too (or does not say that it has none).",
+            hint="Train it with num_transformer_submodules=1: one prompt, before the encoder.",
         )
     return prompts.contiguous()

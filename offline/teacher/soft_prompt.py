@@ -13,6 +13,7 @@ from torch.nn import functional
 from offline.configs.section import Section
 from offline.teacher.generator import Generator
 from offline.teacher.prompted import PromptedModel
+from offline.teacher.run_log import Log
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
@@ -28,6 +29,8 @@ class SoftPromptConfig(Section):
         held_out: share of the labelled texts, at least one a label, that decide when to stop.
         batch_size: texts in one forward pass.
         accumulate: forward passes in one step.
+        gradient_checkpointing: compute the model's layers again for the gradient instead of keeping
+            what they computed: less memory, a third more time.
         learning_rate: of a label's own tokens.
         shared_learning_rate: of the shared tokens and of the offset that all labels share.
     """
@@ -38,6 +41,7 @@ class SoftPromptConfig(Section):
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.1
     batch_size: Annotated[int, Field(ge=1)] = 64
     accumulate: Annotated[int, Field(ge=1)] = 1
+    gradient_checkpointing: bool = False
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     shared_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
 
@@ -115,6 +119,7 @@ def tune(
     *,
     seed: int,
     report: Report,
+    log: Log | None = None,
 ) -> Tuned:
     """Raise the likelihood of each text behind its label's prompt (Lester et al. 2021); in place.
 
@@ -125,6 +130,7 @@ def tune(
         prompt: what is tuned; the generator itself is frozen.
         texts: token ids of n labelled texts.
         labels: the row of each text's label in the prompt.
+        log: called with each row.
     """
     tuned, held_out = split_by_label(labels, config.held_out, seed)
     optimizer = torch.optim.Adam(prompt.groups(config.learning_rate, config.shared_learning_rate))
@@ -132,20 +138,31 @@ def tune(
     before = best = _mean_loss(prompt, generator, texts, labels, held_out, config.batch_size)
     kept = {name: value.clone() for name, value in prompt.state_dict().items()}
     rows = [{"epoch": 0.0, "held_out_loss": before}]
+    if log:
+        log(rows[0])
     waited = 0
     for epoch in range(1, config.epochs + 1):
         total = tokens = 0.0
         batches = list(_batches(order.sample(tuned, len(tuned)), texts, config.batch_size))
         order.shuffle(batches)
-        for number, batch in enumerate(batches, start=1):
-            loss, count = _loss(prompt(), generator, texts, labels, batch)
-            (loss / count / config.accumulate).backward()  # type: ignore[no-untyped-call]
-            total, tokens = total + loss.item(), tokens + count
-            if number % config.accumulate == 0 or number == len(batches):
-                optimizer.step()
-                optimizer.zero_grad()
+        for first in range(0, len(batches), config.accumulate):
+            step = batches[first : first + config.accumulate]
+            # The mean over all tokens of the step, so that it is the step of one large batch.
+            count = sum(len(texts[row]) for batch in step for row in batch)
+            for batch in step:
+                loss, _ = _loss(
+                    prompt(), generator, texts, labels, batch,
+                    checkpointing=config.gradient_checkpointing,
+                )  # fmt: skip
+                (loss / count).backward()  # type: ignore[no-untyped-call]
+                total += loss.item()
+            tokens += count
+            optimizer.step()
+            optimizer.zero_grad()
         held = _mean_loss(prompt, generator, texts, labels, held_out, config.batch_size)
         rows.append({"epoch": float(epoch), "loss": total / tokens, "held_out_loss": held})
+        if log:
+            log(rows[-1])
         report(epoch, config.epochs, rows[-1])
         waited = 0 if held < best else waited + 1
         if held < best:
@@ -190,13 +207,15 @@ def _loss(
     texts: Sequence[Sequence[int]],
     labels: Sequence[int],
     rows: Sequence[int],
+    *,
+    checkpointing: bool = False,
 ) -> tuple[Tensor, int]:
     """Summed negative log-likelihood of the rows' tokens, and how many there are."""
     model: PromptedModel = generator.model
     ids, mask = padded([texts[row] for row in rows], generator.framing.end)
     ids, mask = ids.to(model.device), mask.to(model.device)
     behind = torch.tensor([labels[row] for row in rows], device=model.device)
-    logits = model.score(prompts, behind, ids).logits
+    logits = model.score(prompts, behind, ids, checkpointing=checkpointing).logits
     loss = functional.cross_entropy(logits[mask], ids[mask], reduction="sum")
     return loss, int(mask.sum())
 

@@ -45,7 +45,7 @@ class LabelledTexts:
     def of(
         cls, texts: Sequence[str], labels: NDArray[np.int64], embeddings: NDArray[np.float32]
     ) -> "LabelledTexts":
-        return cls._counted([words_of(text) for text in texts], labels, embeddings)
+        return cls.of_words([words_of(text) for text in texts], labels, embeddings)
 
     @classmethod
     def none(cls) -> "LabelledTexts":
@@ -56,22 +56,23 @@ class LabelledTexts:
         if limit == 0:
             return self.none()
         if not self.words:
-            return self._counted(
+            return self.of_words(
                 other.words[-limit:], other.labels[-limit:], other.embeddings[-limit:]
             )
-        return self._counted(
+        return self.of_words(
             [*self.words, *other.words][-limit:],
             np.concatenate([self.labels, other.labels])[-limit:],
             np.concatenate([self.embeddings, other.embeddings])[-limit:],
         )
 
     @classmethod
-    def _counted(
+    def of_words(
         cls,
         words: Sequence[Sequence[str]],
         labels: NDArray[np.int64],
         embeddings: NDArray[np.float32],
     ) -> "LabelledTexts":
+        """Texts that are words already."""
         holders: Counter[Ngram] = Counter()
         for text in words:
             holders.update({ngram for order in ORDERS for ngram in ngrams(text, order)})

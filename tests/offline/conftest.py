@@ -9,6 +9,8 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
     BertConfig,
     BertLMHeadModel,
     GPT2Config,
@@ -19,11 +21,12 @@ from transformers import (
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen2ForCausalLM,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from offline.teacher.framing import Framing
-from offline.teacher.generator import Generator
-from offline.teacher.prompted import PromptedModel
+from offline.teacher.generator import Generator, prompted
 
 WORDS = (
     *(
@@ -44,7 +47,7 @@ WORDS = (
     *("very", "old", "new", "big", "small", "dog", "cat", "bird", "runs", "sleeps", "sings"),
     *("colour", "animal", "weather", ":", "|", "."),
 )
-KINDS = ("gpt2", "llama", "qwen2", "bert")
+KINDS = ("gpt2", "llama", "qwen2", "bert", "t5", "bart")
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -85,6 +88,38 @@ def tiny_model(kind: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
         return LlamaForCausalLM(LlamaConfig(num_key_value_heads=2, **wide, **size))
     if kind == "qwen2":
         return Qwen2ForCausalLM(Qwen2Config(num_key_value_heads=2, **wide, **size))
+    if kind == "t5":
+        return T5ForConditionalGeneration(
+            T5Config(
+                d_model=32,
+                d_kv=8,
+                d_ff=48,
+                num_layers=2,
+                num_heads=4,
+                decoder_start_token_id=0,
+                initializer_factor=1.0,
+                feed_forward_proj="gated-gelu",
+                tie_word_embeddings=True,
+                **size,
+            )
+        )
+    if kind == "bart":
+        return BartForConditionalGeneration(
+            BartConfig(
+                d_model=32,
+                encoder_layers=2,
+                decoder_layers=2,
+                encoder_attention_heads=4,
+                decoder_attention_heads=4,
+                encoder_ffn_dim=48,
+                decoder_ffn_dim=48,
+                max_position_embeddings=64,
+                decoder_start_token_id=2,
+                scale_embedding=True,
+                init_std=0.2,
+                **size,
+            )
+        )
     return BertLMHeadModel(BertConfig(is_decoder=True, **wide, **size))
 
 
@@ -95,9 +130,10 @@ def tiny_generator() -> Callable[..., Generator]:
     def make(kind: str = "gpt2", *, pair: bool = False, max_tokens: int = 12) -> Generator:
         tokenizer = tiny_tokenizer()
         model = tiny_model(kind, len(tokenizer))
+        framing = Framing(tokenizer, pair)
         return Generator(
-            model=PromptedModel(model),
-            framing=Framing(tokenizer, pair),
+            model=prompted(model, framing),
+            framing=framing,
             identity=f"tiny-{kind}",
             parameters=sum(tensor.numel() for tensor in model.parameters()),
             max_tokens=max_tokens,

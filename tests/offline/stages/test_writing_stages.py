@@ -1,10 +1,12 @@
 """The stages that write samples, one after the other: generator, soft prompt, PPO, generate."""
 
 import json
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import peft
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -14,7 +16,7 @@ from offline.pipeline.stage import StageContext
 from offline.stages import generate, generator, labeller, ppo, soft_prompt
 from offline.tasks.examples import SCHEMA, write_examples
 from offline.teacher.generation import GenerateConfig
-from offline.teacher.generator import GeneratorConfig
+from offline.teacher.generator import GeneratorConfig, load_generator
 from offline.teacher.labeller import LabellerConfig
 from offline.teacher.ppo import PPOConfig
 from offline.teacher.soft_prompt import SoftPromptConfig
@@ -88,8 +90,8 @@ def run_all(root: Path, model: Path | None, *, pair: bool = False, seed: int = 0
     return {"metrics": metrics, **done}
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_any_causal_model_goes_the_whole_way(
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "qwen2", "t5", "bart"])
+def test_any_model_goes_the_whole_way(
     tmp_path: Path, tiny_directory: Callable[[str], Path], kind: str
 ) -> None:
     model = tiny_directory(kind)
@@ -99,7 +101,7 @@ def test_any_causal_model_goes_the_whole_way(
     assert not (done["generator"] / "model").exists(), "a named model is not copied"
     assert {path.name for path in done["ppo"].iterdir()} == {
         "adapter_model.safetensors", "adapter_config.json", "labels.json", "log.jsonl",
-        "comparison.json",
+        "comparison.json", "events.out.tfevents.retrikt",
     }  # fmt: skip
     compared = json.loads((done["ppo"] / "comparison.json").read_text())
     assert list(compared) == ["name_prefix", "tuned_prompt", "ppo"]
@@ -115,7 +117,15 @@ def test_any_causal_model_goes_the_whole_way(
     told = json.loads((done["generator"] / "generator.json").read_text())
     assert samples.schema.metadata[b"generator"].decode() == told["identity"]
     assert samples.num_rows == done["metrics"]["generate"]["samples"] > 0
-    assert set(samples["label"].to_pylist()) == set(LABELS)
+    assert set(samples["label"].to_pylist()) <= set(LABELS)
+    task_type = "SEQ_2_SEQ_LM" if kind in ("t5", "bart") else "CAUSAL_LM"
+    adapter = json.loads((done["ppo"] / "adapter_config.json").read_text())
+    assert adapter["task_type"] == task_type
+    with warnings.catch_warnings():
+        # PEFT asks transformers by an old name.
+        warnings.simplefilter("ignore", FutureWarning)
+        loaded = load_generator(done["generator"])
+        peft.PeftModel.from_pretrained(loaded.model.model, done["ppo"])
 
 
 def test_the_miniature_goes_the_whole_way_with_pairs(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable
 
 import pyarrow as pa
+import pytest
 import torch
 
 from offline.teacher.generation import GenerateConfig, shard_seed, shards, write_shard
@@ -61,8 +62,9 @@ def test_samples_without_an_end_or_without_a_text_are_left_out(tiny_generator: M
     assert table["text_pair"].null_count == table.num_rows
 
 
-def test_a_pair_task_gets_two_texts(tiny_generator: Make) -> None:
-    generator = tiny_generator(pair=True, max_tokens=20)
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])
+def test_a_pair_task_gets_two_texts(tiny_generator: Make, kind: str) -> None:
+    generator = tiny_generator(kind, pair=True, max_tokens=20)
     (work,) = shards(GenerateConfig(samples=400, shard_size=400), len(LABELS), seed=0)
     table = write_shard(work, generator, prompts_of(generator), LABELS, SamplingConfig())
     assert table.num_rows > 0

@@ -193,12 +193,12 @@ def test_a_model_with_pickled_weights_alone_is_refused(
 
 
 def test_an_encoder_is_no_generator(tmp_path: Path) -> None:
-    from transformers import T5Config, T5ForConditionalGeneration
+    from transformers import DistilBertConfig, DistilBertModel
 
-    config = T5Config(vocab_size=40, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
-    T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
-    named = GeneratorConfig(model=str(tmp_path / "t5"))
-    with pytest.raises(InvalidConfig, match="no causal language model"):
+    config = DistilBertConfig(vocab_size=40, dim=16, hidden_dim=16, n_layers=1, n_heads=2)
+    DistilBertModel(config).save_pretrained(tmp_path / "encoder")
+    named = GeneratorConfig(model=str(tmp_path / "encoder"))
+    with pytest.raises(InvalidConfig, match="no language model that writes text"):
         describe_generator(named, pair=False, names=["a"], directory=tmp_path)
 
 

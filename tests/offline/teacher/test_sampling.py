@@ -6,10 +6,16 @@ import pytest
 import torch
 
 from offline.teacher.generator import Generator
+from offline.teacher.prompted import Continuation
 from offline.teacher.sampling import draw, sample
 
-KINDS = ("gpt2", "llama", "qwen2", "bert")
+KINDS = ("gpt2", "llama", "qwen2", "bert", "t5", "bart")
 Make = Callable[..., Generator]
+
+
+def rates_of(model: torch.nn.Module) -> list[float]:
+    rates = [getattr(part, "dropout", None) for part in model.modules()]
+    return [rate for rate in rates if isinstance(rate, float)]
 
 
 def prompts_of(generator: Generator, count: int = 3, tokens: int = 5) -> torch.Tensor:
@@ -24,13 +30,21 @@ def test_scores_are_those_of_one_pass_over_prompt_and_text(tiny_generator: Make,
     rows = torch.tensor([2, 0, 2, 1])
     ids = torch.randint(5, 30, (4, 7))
     scored = generator.model.score(prompts, rows, ids)
-    embeddings = torch.cat([prompts[rows], generator.model.embed(ids)], dim=1)
-    whole = generator.model.model(inputs_embeds=embeddings, output_hidden_states=True)
-    expected = whole.logits[:, 4:-1]
+    model = generator.model.model
+    if model.config.is_encoder_decoder:
+        start = torch.full((4, 1), model.config.decoder_start_token_id)
+        whole = model(
+            inputs_embeds=prompts[rows],
+            decoder_input_ids=torch.cat([start, ids[:, :-1]], dim=1),
+            output_hidden_states=True,
+        )
+        expected, hidden = whole.logits, whole.decoder_hidden_states[-1]
+    else:
+        embeddings = torch.cat([prompts[rows], generator.model.embed(ids)], dim=1)
+        whole = model(inputs_embeds=embeddings, output_hidden_states=True)
+        expected, hidden = whole.logits[:, 4:-1], whole.hidden_states[-1][:, 4:-1]
     torch.testing.assert_close(scored.logits, expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        scored.hidden, whole.hidden_states[-1][:, 4:-1], rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(scored.hidden, hidden, rtol=1e-4, atol=1e-5)
     (ours,) = torch.autograd.grad(scored.logits.square().mean(), prompts)
     (theirs,) = torch.autograd.grad(expected.square().mean(), prompts)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-6)
@@ -58,6 +72,59 @@ def test_greedy_samples_are_the_same_with_and_without_cache(
     assert torch.equal(cached.ids, anew.ids)
     assert torch.equal(cached.lengths, anew.lengths)
     assert bool(cached.complete.any())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_agree_with_and_without_cache(tiny_generator: Make, kind: str) -> None:
+    generator = tiny_generator(kind)
+    prompts, rows = prompts_of(generator), torch.tensor([2, 0, 0, 1, 2])
+    cached, anew = (
+        Continuation(generator.model, prompts, rows, cached=cached) for cached in (True, False)
+    )
+    torch.testing.assert_close(cached.logits, anew.logits, rtol=1e-4, atol=1e-4)
+    for place in range(5):
+        # As in sampling: rows that have ended are dropped before the next token of the others.
+        kept = torch.tensor([3, 0, 4] if place == 2 else range(len(cached.logits)))
+        tokens = torch.randint(5, 30, (len(kept),))
+        for texts in (cached, anew):
+            texts.keep(kept)
+            texts.append(tokens)
+        torch.testing.assert_close(cached.logits, anew.logits, rtol=1e-4, atol=1e-4)
+    assert len(cached.logits) == 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_gradient_checkpointing_changes_neither_logits_nor_gradients(
+    tiny_generator: Make, kind: str
+) -> None:
+    generator = tiny_generator(kind)
+    model = generator.model.model
+    assert any(
+        value > 0
+        for name, value in model.config.to_dict().items()
+        if "drop" in name and isinstance(value, float)
+    ) or kind in ("llama", "qwen2"), "a model that would drop values out in training"
+    prompts, rows = prompts_of(generator).requires_grad_(), torch.tensor([2, 0, 2, 1])
+    ids = torch.randint(5, 30, (4, 7))
+    results, rates = [], rates_of(model)
+    for checkpointing in (False, True):
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
+        ):
+            scored = generator.model.score(prompts, rows, ids, checkpointing=checkpointing)
+        (gradient,) = torch.autograd.grad(
+            scored.logits.log_softmax(-1).square().mean() + scored.hidden.square().mean(), prompts
+        )
+        results.append((scored.logits.detach(), gradient, sum(kept)))
+    (logits, gradient, size), (again, recomputed, less) = results
+    torch.testing.assert_close(again, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(recomputed, gradient, rtol=1e-3, atol=1e-5)
+    assert less < size / 2, "what is kept for the gradient"
+    assert not any(part.training for part in model.modules())
+    assert not any(getattr(part, "gradient_checkpointing", False) for part in model.modules())
+    assert rates_of(model) == rates
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,19 +1,22 @@
 """Soft prompts: where they start, what tuning does, and their files."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import peft
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from offline.teacher.generator import Generator
-from offline.teacher.prompt_files import WEIGHTS, load_prompts, save_prompts
+from offline.teacher.prompt_files import CONFIG, WEIGHTS, load_prompts, save_prompts
+from offline.teacher.sampling import sample
 from offline.teacher.soft_prompt import SoftPromptConfig, name_prompt, split_by_label, tune
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 
 Make = Callable[..., Generator]
-KINDS = ("gpt2", "llama", "qwen2", "bert")
+KINDS = ("gpt2", "llama", "qwen2", "bert", "t5", "bart")
 NAMES = ["colour", "animal", "the weather"]
 TEXTS = {
     0: ["red", "green blue", "the sky is blue", "a red sun", "green grass", "blue sea"],
@@ -40,8 +43,13 @@ def test_the_untuned_prompt_reads_as_the_label_s_words(tiny_generator: Make, kin
     prompts = name_prompt(generator, NAMES, shared=2, own=0).fixed()
     words = [generator.framing.name(name, prompts.shape[1]) for name in NAMES]
     ids = generator.framing.encode("the sky is blue")
-    texts = torch.tensor([[*name, *ids] for name in words])
-    expected = generator.model.model(input_ids=texts).logits[:, len(words[0]) - 1 : -1]
+    model = generator.model.model
+    if model.config.is_encoder_decoder:
+        written = torch.tensor([[model.config.decoder_start_token_id, *ids[:-1]]] * 3)
+        expected = model(input_ids=torch.tensor(words), decoder_input_ids=written).logits
+    else:
+        texts = torch.tensor([[*name, *ids] for name in words])
+        expected = model(input_ids=texts).logits[:, len(words[0]) - 1 : -1]
     scored = generator.model.score(prompts, torch.arange(3), torch.tensor([ids] * 3))
     torch.testing.assert_close(scored.logits, expected, rtol=1e-4, atol=1e-4)
 
@@ -54,8 +62,14 @@ def test_tuning_raises_the_likelihood_and_leaves_the_model_bit_identical(
     before = {name: tensor.clone() for name, tensor in generator.model.model.state_dict().items()}
     texts, labels = examples(generator)
     prompt = name_prompt(generator, NAMES, shared=2, own=0)
+    # T5's embeddings are five times as large as the others', so its steps are.
+    scale = 5 if kind == "t5" else 1
     config = SoftPromptConfig(
-        epochs=15, batch_size=8, held_out=0.2, learning_rate=3e-2, shared_learning_rate=1e-2
+        epochs=15,
+        batch_size=8,
+        held_out=0.2,
+        learning_rate=3e-2 * scale,
+        shared_learning_rate=1e-2 * scale,
     )
     tuned = tune(
         prompt, generator, texts, labels, config, seed=0, report=lambda done, total, figures: None
@@ -137,6 +151,45 @@ def test_peft_loads_the_file_and_gives_the_same_logits(
         input_ids=ids, task_ids=torch.arange(3)
     ).logits
     torch.testing.assert_close(theirs[:, 4:-1], ours, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+def test_peft_loads_an_encoder_decoder_s_file_and_gives_the_same_logits_and_samples(
+    tiny_generator: Make, tmp_path: Path, kind: str
+) -> None:
+    generator = tiny_generator(kind)
+    torch.manual_seed(2)
+    prompts = torch.randn(3, 5, generator.model.dimensions)
+    save_prompts(prompts, NAMES, "tiny", tmp_path, task_type=generator.model.task_type)
+    table = load_file(tmp_path / WEIGHTS)["prompt_embeddings"]
+    assert table.shape == (5, generator.model.dimensions), "not twice the rows"
+    ids = torch.randint(5, 30, (3, 6))
+    ours = generator.model.score(prompts, torch.arange(3), ids).logits
+    drawn = sample(
+        generator.model, prompts, torch.arange(3), end=2, max_tokens=8,
+        generator=torch.Generator(), temperature=0,
+    )  # fmt: skip
+    loaded = peft.PeftModel.from_pretrained(generator.model.model, tmp_path)
+    assert isinstance(loaded, peft.PeftModelForSeq2SeqLM)
+    nothing = torch.empty(3, 0, dtype=torch.long)
+    theirs = loaded(input_ids=nothing, labels=ids, task_ids=torch.arange(3)).logits
+    torch.testing.assert_close(theirs, ours, rtol=1e-4, atol=1e-4)
+    generated = loaded.generate(
+        input_ids=nothing, task_ids=torch.arange(3), max_new_tokens=8, do_sample=False,
+        forced_eos_token_id=None,
+    )  # fmt: skip
+    for row, length in enumerate(drawn.lengths.tolist()):
+        assert generated[row, 1 : length + 1].tolist() == drawn.ids[row, :length].tolist()
+
+
+def test_a_file_with_a_prompt_for_the_decoder_too_is_refused(tmp_path: Path) -> None:
+    """PEFT's own default for encoder-decoders: twice the rows, the second half before the decoder."""
+    save_prompts(torch.randn(3, 4, 8), NAMES, "tiny", tmp_path, task_type="SEQ_2_SEQ_LM")
+    config = json.loads((tmp_path / CONFIG).read_text())
+    (tmp_path / CONFIG).write_text(json.dumps({**config, "num_transformer_submodules": 2}))
+    with pytest.raises(IncompatibleArtifacts, match="decoder too"):
+        load_prompts(tmp_path, NAMES)
 
 
 def test_a_prompt_comes_back_as_it_was_saved(tmp_path: Path) -> None:
