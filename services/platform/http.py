@@ -44,6 +44,12 @@ def error_response(error: RetriktError) -> JsonResponse:
     return JsonResponse(error_body(error), status_code=error.status, headers=_headers(error))
 
 
+def inference_error_response(error: RetriktError) -> JsonResponse:
+    """The same as the open inference protocol v2 has it: `{"error"}`, 400 for a faulty request."""
+    status = 400 if error.status == 422 else error.status
+    return JsonResponse({"error": str(error)}, status_code=status, headers=_headers(error))
+
+
 def error_body(error: RetriktError) -> dict[str, str]:
     """What an answer says of an error."""
     return {"error": str(error), "error_type": error.error_type, "code": error.code}

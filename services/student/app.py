@@ -17,6 +17,7 @@ from services.releases.directory import ReleaseDirectory
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
 from services.student.examples import Example, read_examples
 from services.student.fast_path import FastPathMiddleware
+from services.student.infer_routes import infer_router
 from services.student.metrics import StudentMetrics
 from services.student.page_routes import page_router
 from services.student.routes import predict_router
@@ -63,7 +64,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
         description=DESCRIPTION,
         settings=settings,
         metrics=metrics.requests,
-        routers=[predict_router(service), page_router()],
+        routers=[predict_router(service), infer_router(service), page_router()],
         ready=ready,
         info=info,
         lifespan=lifespan,

@@ -4,14 +4,15 @@ By hand: it costs a tenth of what a model of unions does, and the messages name 
 `services.student.schemas` says the same for the OpenAPI document.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
-from services.platform.errors import BatchTooLarge, InvalidRequest
+from services.platform.errors import InvalidRequest
 from services.student.encoder import Direction
+from services.student.inputs import NO_FAULTS, Faults, read_inputs
 from services.student.predictor import TextInput
 
 FIELDS = (
@@ -24,8 +25,6 @@ FIELDS = (
     "explain",
 )
 PARAMETERS = ("top_k", "function_to_apply")
-
-NO_FAULTS: Mapping[int, InvalidRequest] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +56,7 @@ class PredictRequest:
     show_texts: bool = True
     top_k: int | None = None
     partial: bool = False
-    faults: Mapping[int, InvalidRequest] = field(default_factory=lambda: NO_FAULTS)
+    faults: Faults = field(default_factory=lambda: NO_FAULTS)
     tensors: bool = False
 
     @property
@@ -102,7 +101,7 @@ def read_predict_request(
     if "inputs" not in content:
         raise InvalidRequest("The field 'inputs' is missing.", hint="It holds what to classify.")
     partial = read_flag(content, "partial")
-    texts, single, faults = _inputs(content["inputs"], pair, max_texts, partial)
+    texts, single, faults = read_inputs(content["inputs"], pair, max_texts, partial)
     raw_scores = read_flag(content, "raw_scores")
     parameters = content.get("parameters")
     top_k = None
@@ -196,106 +195,6 @@ def _parameters(parameters: Any, raw_scores: bool) -> tuple[bool, int | None]:
     return read_function(parameters, raw_scores), read_top_k(parameters)
 
 
-def _inputs(
-    inputs: Any, pair: bool, max_texts: int, partial: bool
-) -> tuple[list[TextInput], bool, Mapping[int, InvalidRequest]]:
-    """The texts, whether they are one input, and what could not be read."""
-    if type(inputs) is str:
-        if pair:
-            raise InvalidRequest(
-                "inputs is one text, but this task is about pairs of texts.",
-                hint='Send ["first", "second"], or [["first", "second"], …] for a batch.',
-            )
-        return [TextInput(read_text(inputs, "inputs"))], True, NO_FAULTS
-    if type(inputs) is not list or not inputs:
-        raise InvalidRequest(
-            "inputs is neither a text nor a list with something in it.",
-            hint=f"Expected {_expected(pair)}.",
-        )
-    if all(type(entry) is str for entry in inputs):
-        return [_flat(inputs, pair)], True, NO_FAULTS
-    check_size(len(inputs), max_texts)
-    read = _collect if partial else _all
-    texts, faults = read(inputs, lambda entry, where: _entry(entry, where, pair))
-    return texts, False, faults
-
-
-def check_size(inputs: int, most: int) -> None:
-    """Raises BatchTooLarge where a request holds more inputs than it may."""
-    if inputs > most:
-        raise BatchTooLarge(
-            f"The request holds {inputs} inputs, at most {most} are taken.",
-            hint="Send them in several requests.",
-        )
-
-
-def _all(
-    inputs: list[Any], read: Callable[[Any, str], TextInput]
-) -> tuple[list[TextInput], Mapping[int, InvalidRequest]]:
-    return [read(entry, f"inputs[{index}]") for index, entry in enumerate(inputs)], NO_FAULTS
-
-
-def _collect(
-    inputs: list[Any], read: Callable[[Any, str], TextInput]
-) -> tuple[list[TextInput], Mapping[int, InvalidRequest]]:
-    texts, faults = [], {}
-    for index, entry in enumerate(inputs):
-        try:
-            texts.append(read(entry, f"inputs[{index}]"))
-        except InvalidRequest as error:
-            faults[index] = error
-    return texts, faults
-
-
-def _flat(inputs: list[str], pair: bool) -> TextInput:
-    """A list of texts alone: a pair, or one text in a list, as TEI takes it."""
-    if pair:
-        if len(inputs) != 2:
-            raise InvalidRequest(
-                f"inputs holds {len(inputs)} texts, a pair has two.",
-                hint='Send [["first", "second"], …] for a batch.',
-            )
-        return TextInput(read_text(inputs[0], "inputs[0]"), read_text(inputs[1], "inputs[1]"))
-    if len(inputs) != 1:
-        raise InvalidRequest(
-            f"inputs is a list of {len(inputs)} texts, which elsewhere means a pair; this task is "
-            "about single texts.",
-            hint='Send [["a"], ["b"]] for a batch.',
-        )
-    return TextInput(read_text(inputs[0], "inputs[0]"))
-
-
-def _entry(entry: Any, where: str, pair: bool) -> TextInput:
-    if type(entry) is not list:
-        raise InvalidRequest(
-            f"{where} is not a list, as each input of a batch is.",
-            hint=f"Expected {_expected(pair)}.",
-        )
-    if len(entry) != 1 + pair:
-        raise InvalidRequest(
-            f"{where} holds {len(entry)} texts, expected {1 + pair}.",
-            hint=f"This task is about {'pairs of texts' if pair else 'single texts'}.",
-        )
-    if pair:
-        return TextInput(read_text(entry[0], f"{where}[0]"), read_text(entry[1], f"{where}[1]"))
-    return TextInput(read_text(entry[0], where))
-
-
-def read_text(text: Any, where: str) -> str:
-    """A text with something in it. Raises InvalidRequest, which names it by `where`."""
-    if type(text) is not str:
-        raise InvalidRequest(f"{where} is not a text.")
-    if not text or text.isspace():
-        raise InvalidRequest(f"{where} is empty.", hint="There is nothing to classify in it.")
-    return text
-
-
 def _unknown(kind: str, name: str, known: tuple[str, ...]) -> InvalidRequest:
     shown = repr(name if len(name) <= 40 else name[:40] + "…")
     return InvalidRequest(f"The {kind} {shown} is unknown.", hint=f"Known: {', '.join(known)}.")
-
-
-def _expected(pair: bool) -> str:
-    if pair:
-        return '["first", "second"] or [["first", "second"], …]'
-    return '"a text" or [["a text"], ["another"]]'

@@ -30,6 +30,8 @@ class PredictionService:
     Attributes:
         keys: that a request has to be sent with.
         deadlines: within one of which a request is to be read and answered.
+        max_texts: inputs that a request may hold.
+        auto_truncate: cut texts that are too long where a request does not say.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class PredictionService:
         """
         self.keys = Keys.from_settings(settings)
         self.deadlines = Deadlines(settings.request_timeout_seconds)
+        self.max_texts = settings.max_request_texts
+        self.auto_truncate = settings.auto_truncate
         self._settings = settings
         self._client = client
         self._metrics = metrics
@@ -95,8 +99,8 @@ class PredictionService:
         request = read_predict_request(
             body,
             pair=self.serving().pair,
-            max_texts=self._settings.max_request_texts,
-            auto_truncate=self._settings.auto_truncate,
+            max_texts=self.max_texts,
+            auto_truncate=self.auto_truncate,
             show_texts="text" in granted,
         )
         return await self.answer(request, deadline)
@@ -104,6 +108,11 @@ class PredictionService:
     async def answer(self, request: PredictRequest, deadline: float) -> Answer:
         """Answer a request that was read. Raises as `predict` does."""
         return await self._batcher.submit(request, weight=max(1, request.size), deadline=deadline)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a release serves."""
+        return self._predictor is not None
 
     def serving(self) -> Predictor:
         """The predictor that serves. Raises NotReady before the first one."""
