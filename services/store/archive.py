@@ -112,7 +112,7 @@ def unpack(path: Path, directory: Path) -> SnapshotIndex:
     """
     with _opened(path) as (tar, index):
         missing = dict(index.files)
-        for member in tar:
+        while (member := tar.next()) is not None:
             entry = missing.pop(member.name, None)
             content = tar.extractfile(member) if member.isreg() else None
             if entry is None or content is None or member.size != entry.bytes:

@@ -1,13 +1,11 @@
 """How a student reaches the store: in its own process or over HTTP, with the same calls."""
 
 import re
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-import httpx
 import numpy as np
 import orjson
 from numpy.typing import NDArray
@@ -35,6 +33,7 @@ from services.store.backends.base import (
     VersionManifest,
     valid_version,
 )
+from services.store.timely_http import TimelyHttp
 
 __all__ = [
     "EmbeddedStoreClient",
@@ -69,8 +68,17 @@ class StoreClient(Protocol):
             StoreUnavailable, VersionNotFound.
         """
 
-    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
-        """Texts of the items with these ids, in their order. Raises NotFound, StoreUnavailable."""
+    def items(
+        self, version: str, ids: Sequence[int], *, timeout: float | None = None
+    ) -> list[StoredItem]:
+        """Texts of the items with these ids, in their order.
+
+        Args:
+            timeout: see `search`.
+
+        Raises:
+            NotFound, StoreUnavailable.
+        """
 
     def check(self, version: str, encoder_fingerprint: str) -> VersionManifest:
         """The version's manifest, once its vectors are known to be this encoder's.
@@ -115,7 +123,9 @@ class EmbeddedStoreClient:
         with _unavailable_when_broken():
             return self._backend.search(version, vectors, k)
 
-    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
+    def items(
+        self, version: str, ids: Sequence[int], *, timeout: float | None = None
+    ) -> list[StoredItem]:
         with _unavailable_when_broken():
             return self._backend.items(version, ids)
 
@@ -174,17 +184,7 @@ class HttpStoreClient:
             )
         self._url = url
         self._timeout = timeout
-        self._client = httpx.Client(
-            base_url=url,
-            timeout=timeout,
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            headers={
-                "content-type": "application/json",
-                "accept-encoding": "identity",
-                **({"authorization": f"Bearer {key}"} if key else {}),
-            },
-            trust_env=False,
-        )
+        self._http = TimelyHttp(url, connections=connections, key=key)
 
     def search(
         self,
@@ -206,9 +206,11 @@ class HttpStoreClient:
             raise self._strange("hits", error) from error
         return Hits(ids, np.where(np.isnan(scores), np.float32(-np.inf), scores))
 
-    def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
+    def items(
+        self, version: str, ids: Sequence[int], *, timeout: float | None = None
+    ) -> list[StoredItem]:
         body = orjson.dumps({"ids": [int(number) for number in ids]})
-        answer = self._call("POST", f"/v1/versions/{valid_version(version)}/items", body, None)
+        answer = self._call("POST", f"/v1/versions/{valid_version(version)}/items", body, timeout)
         try:
             return [StoredItem(**item) for item in answer["items"]]
         except (KeyError, TypeError) as error:
@@ -223,38 +225,21 @@ class HttpStoreClient:
         return check_fingerprint(manifest, encoder_fingerprint)
 
     def close(self) -> None:
-        self._client.close()
+        self._http.close()
 
     def _call(
         self, method: str, path: str, body: bytes | None, timeout: float | None
     ) -> dict[str, Any]:
         seconds = self._timeout if timeout is None else timeout
-        deadline = time.monotonic() + seconds
-        try:
-            # httpx limits each wait; the deadline limits an answer that trickles in.
-            with self._client.stream(method, path, content=body, timeout=seconds) as response:
-                content = b""
-                for chunk in response.iter_raw():
-                    content += chunk
-                    if time.monotonic() > deadline:
-                        raise httpx.ReadTimeout("the answer came in too slowly")
-        except httpx.TimeoutException as error:
-            raise StoreUnavailable(
-                f"The store at {self._url} has not answered within {seconds:.3g} s."
-            ) from error
-        except httpx.HTTPError as error:
-            raise StoreUnavailable(
-                f"The store at {self._url} does not answer: {error or type(error).__name__}.",
-                hint="Check that it runs and that its URL is right.",
-            ) from error
+        status, content = self._http.call(method, path, body, seconds)
         try:
             answer = orjson.loads(content)
             if not isinstance(answer, dict):
                 raise TypeError(f"an object was expected, {type(answer).__name__} came")
         except (orjson.JSONDecodeError, TypeError) as error:
-            raise self._strange(f"status {response.status_code}", error) from error
-        if response.status_code != 200:
-            raise self._error(response.status_code, answer)
+            raise self._strange(f"status {status}", error) from error
+        if status != 200:
+            raise self._error(status, answer)
         return answer
 
     def _error(self, status: int, answer: dict[str, Any]) -> RetriktError:
