@@ -75,7 +75,8 @@ class GuardedStore:
             items: rows of its soft-label matrix.
             timeout: seconds that a search may take.
             failures: in a row, after which the store is not asked any more.
-            retry_seconds: until it is tried again; doubles up to `longest_retry_seconds`.
+            retry_seconds: until it is tried again; doubles up to `longest_retry_seconds`, after which
+                texts are asked for again too.
         """
         self.version = version
         self.state: str | None = None
@@ -89,6 +90,7 @@ class GuardedStore:
         self._first_retry = retry_seconds
         self._longest_retry = longest_retry_seconds
         self._pause = retry_seconds
+        self._no_texts_before = 0.0
         self._closing = threading.Event()
         self._lock = threading.Lock()
 
@@ -152,14 +154,20 @@ class GuardedStore:
         return Answer(hits, None)
 
     def texts(self, ids: Sequence[int]) -> dict[int, StoredItem]:
-        """The items with these ids, as far as the store gives them."""
-        if self.state is not None or not ids:
+        """The items with these ids, as far as the store gives them within the time limit of a search.
+
+        Texts are for explanations alone: a store that gives none is not asked for any for a while, and
+        still searched.
+        """
+        if self.state is not None or not ids or time.monotonic() < self._no_texts_before:
             return {}
         try:
-            return {item.id: item for item in self._client.items(self.version, list(ids))}
+            items = self._client.items(self.version, list(ids), timeout=self._timeout)
         except RetriktError as error:
             log.warning("store_items_failed", version=self.version, reason=str(error))
+            self._no_texts_before = time.monotonic() + self._longest_retry
             return {}
+        return {item.id: item for item in items}
 
     def close(self) -> None:
         """Stop trying in the background."""

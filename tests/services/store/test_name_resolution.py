@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -44,38 +45,45 @@ class NameServer:
 
     def __init__(self, delay: float | None) -> None:
         self._delay = delay
+        self._closing = False
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.settimeout(0.05)
+        self._thread = threading.Thread(target=self._serve)
+
+    def start(self) -> None:
         self._socket.bind((NAME_SERVER, 53))
-        threading.Thread(target=self._serve, daemon=True).start()
+        self._thread.start()
 
     def _serve(self) -> None:
-        while True:
-            try:
+        while not self._closing:
+            with suppress(TimeoutError):
                 question, client = self._socket.recvfrom(512)
-            except OSError:
-                return
-            if self._delay is not None:
-                threading.Timer(self._delay, self._answer, (question, client)).start()
+                if self._delay is not None:
+                    threading.Timer(self._delay, self._answer, (question, client)).start()
 
     def _answer(self, question: bytes, client: tuple[str, int]) -> None:
         end = question.index(b"\0", 12) + 5
         about_ipv4 = question[end - 4 : end - 2] == b"\0\1"
         head = question[:2] + struct.pack(">HHHHH", 0x8180, 1, int(about_ipv4), 0, 0)
         record = struct.pack(">HHHIH4s", 0xC00C, 1, 1, 60, 4, socket.inet_aton("127.0.0.1"))
-        self._socket.sendto(head + question[12:end] + (record if about_ipv4 else b""), client)
+        with suppress(OSError):  # Closed meanwhile.
+            self._socket.sendto(head + question[12:end] + (record if about_ipv4 else b""), client)
 
     def close(self) -> None:
+        self._closing = True
+        if self._thread.ident is not None:
+            self._thread.join()
         self._socket.close()
 
 
 @pytest.fixture
 def name_server(request: pytest.FixtureRequest) -> Iterator[NameServer]:
-    try:
-        server = NameServer(request.param)
-    except OSError as error:
-        pytest.skip(f"a name server of our own needs the right to the port 53: {error}")
-    yield server
-    server.close()
+    with closing(NameServer(request.param)) as server:
+        try:
+            server.start()
+        except OSError as error:
+            pytest.skip(f"a name server of our own needs the right to the port 53: {error}")
+        yield server
 
 
 def calls(url: str, count: int, tmp_path: Path) -> list[tuple[str, float]]:
