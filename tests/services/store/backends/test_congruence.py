@@ -18,6 +18,7 @@ from services.platform.errors import (
     IncompatibleArtifacts,
     InvalidRequest,
     NotFound,
+    StoreUnavailable,
     VersionNotFound,
 )
 from services.store.backends.base import StoreBackend, VersionManifest
@@ -191,3 +192,25 @@ def test_a_deleted_version_is_gone_and_can_come_back(backend: StoreBackend, tmp_
         backend.search(version, unit_vectors(1), 1)
     assert build(backend, knowledge).version == version
     assert backend.search(version, unit_vectors(200)[:1], 1).ids.tolist() == [[0]]
+
+
+def test_a_saved_version_can_be_deleted_and_restored(
+    backend: StoreBackend, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    manifest = build(backend, write_sample(tmp_path / "k"))
+    saved = tmp_path / "saved"
+    if request.node.callspec.params["backend"] == "in_memory":
+        # The named exception: the client's in-memory mode has no snapshots.
+        with pytest.raises(StoreUnavailable, match="has no snapshots"):
+            backend.save(manifest.version, saved)
+        return
+    expected = backend.search(manifest.version, unit_vectors(9), 5, exact=True)
+    backend.save(manifest.version, saved)
+    backend.delete(manifest.version)
+    assert backend.restore(manifest, saved) == manifest
+    found = backend.search(manifest.version, unit_vectors(9), 5, exact=True)
+    np.testing.assert_array_equal(found.ids, expected.ids)
+    assert backend.items(manifest.version, [7])[0].text.startswith("text 7")
+    assert backend.restore(manifest, saved) == manifest
+    with pytest.raises(VersionNotFound):
+        backend.save("v-absent", tmp_path / "nothing")
