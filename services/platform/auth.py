@@ -105,6 +105,10 @@ class Keys:
         """Whether any key was given for a permission."""
         return permission in self._with_keys
 
+    def asks_for(self, permission: Permission) -> bool:
+        """Whether a permission takes a key."""
+        return permission not in self._open
+
     def granted(self, authorization: str | None) -> Granted:
         """What a request may do, by its `Authorization` header; never raises."""
         return self._open | (self._of(authorization) or frozenset())

@@ -15,12 +15,15 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.platform.browsers import with_security_headers
+from services.platform.deadline import Deadlines
 from services.platform.errors import (
     BodyTooLarge,
     InvalidRequest,
     NotAuthenticated,
     Overloaded,
     RetriktError,
+    TimedOut,
 )
 from services.platform.metrics import OUTCOME, route_of
 
@@ -98,7 +101,8 @@ def invalid_request(error: RequestValidationError) -> InvalidRequest:
 class RequestIdMiddleware:
     """Gives every request an id, in its logs and its answer; logs it; turns a bug into an answer.
 
-    A client's own `x-request-id` is kept when it is short and plain.
+    A client's own `x-request-id` is kept when it is short and plain. Where every answer's headers are
+    touched anyway, those of `services.platform.browsers` are added as well.
     """
 
     def __init__(self, app: ASGIApp, *, access_log: bool = True) -> None:
@@ -118,7 +122,7 @@ class RequestIdMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), header]
+                message["headers"] = [*with_security_headers(message.get("headers", ())), header]
             await send(message)
 
         started = time.perf_counter()
@@ -149,11 +153,15 @@ class RequestIdMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Refuses a body that is too large: by its announced length, or as it comes in where none is announced."""
+    """Refuses a body that is too large: by its announced length, or as it comes in where none is announced.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    The latter is read here, and has to arrive in time.
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, seconds: float) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._deadlines = Deadlines(seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -166,7 +174,13 @@ class BodyLimitMiddleware:
                 await self._refuse(scope, receive, send)
                 return
         elif b"transfer-encoding" in headers:
-            body = await self._read(receive)
+            try:
+                with self._deadlines.start():
+                    body = await self._read(receive)
+            except TimedOut as error:
+                scope[OUTCOME] = error.code
+                await error_response(error)(scope, receive, send)
+                return
             if body is None:
                 await self._refuse(scope, receive, send)
                 return

@@ -2,12 +2,17 @@
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from services.platform.errors import InvalidConfig
 
 LogLevel = Literal["debug", "info", "warning", "error"]
+Origin = Annotated[str, Field(pattern=r"^(\*|https?://[A-Za-z0-9.\-\[\]:]+)$")]
+
+
+def _split(value: object) -> object:
+    return value.replace(",", " ").split() if isinstance(value, str) else value
 
 
 class ServiceSettings(BaseSettings):
@@ -19,6 +24,9 @@ class ServiceSettings(BaseSettings):
         log_level: the least important events that are logged.
         access_log: log one event for each request.
         max_body_bytes: the largest request body that is read.
+        max_body_seconds: how long a body that comes in chunks may take to arrive.
+        cors_origins: origins (`https://example.org`), separated by commas, whose pages may call the
+            service from a browser; `*` for all; none by default.
         drain_seconds: how long running requests may take to finish after SIGTERM.
     """
 
@@ -29,6 +37,8 @@ class ServiceSettings(BaseSettings):
     log_level: LogLevel = "info"
     access_log: bool = True
     max_body_bytes: Annotated[int, Field(ge=1024)] = 2 * 1024 * 1024
+    max_body_seconds: Annotated[float, Field(gt=0, le=600)] = 10.0
+    cors_origins: Annotated[tuple[Origin, ...], NoDecode, BeforeValidator(_split)] = ()
     drain_seconds: Annotated[float, Field(ge=0)] = 10.0
 
 

@@ -17,10 +17,10 @@ from services.releases.directory import ReleaseDirectory
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
 from services.student.examples import Example, read_examples
 from services.student.fast_path import FastPathMiddleware
-from services.student.infer_routes import infer_router
+from services.student.infer_routes import HEADER_LENGTH, infer_router
 from services.student.metrics import StudentMetrics
 from services.student.page_routes import page_router
-from services.student.routes import predict_router
+from services.student.routes import DEGRADED_HEADER, RELEASE_HEADER, predict_router
 from services.student.service import PredictionService
 from services.student.settings import StudentSettings
 
@@ -68,6 +68,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
         ready=ready,
         info=info,
         lifespan=lifespan,
+        exposed_headers=(RELEASE_HEADER, DEGRADED_HEADER, HEADER_LENGTH.lower()),
     )
     # The last one of the list is the innermost: inside of ids, metrics and the body's limit.
     app.user_middleware.append(Middleware(FastPathMiddleware, service=service))
@@ -78,7 +79,11 @@ def open_store(settings: StudentSettings) -> StoreClient:
     """The store service where a URL is set, else the task's store versions in this process."""
     if settings.store_url is not None:
         # Searches have a limit of their own; this one is for what no request waits for.
-        return HttpStoreClient(settings.store_url, timeout=max(2.0, settings.store_timeout_seconds))
+        return HttpStoreClient(
+            settings.store_url,
+            timeout=max(2.0, settings.store_timeout_seconds),
+            key=settings.store_key.get_secret_value() if settings.store_key else None,
+        )
     releases = ReleaseDirectory(settings.task_dir / "releases")
     return EmbeddedStoreClient.edge(
         settings.task_dir / "store", knowledge=releases.knowledge_of_version

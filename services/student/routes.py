@@ -60,6 +60,15 @@ def predict_router(service: PredictionService) -> APIRouter:
         headers = {name.decode(): value.decode() for name, value in answer_headers(answer)}
         return Response(answer.body, media_type="application/json", headers=headers)
 
+    # Clients that are given a server's address alone send their requests there, as TEI takes them.
+    router.post("/", include_in_schema=False)(predict)
+
+    @router.get("/health", include_in_schema=False)
+    async def health() -> Response:
+        """TEI's check: 200 and nothing else."""
+        service.serving()
+        return Response()
+
     return router
 
 

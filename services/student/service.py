@@ -145,9 +145,15 @@ class PredictionService:
             "max_batch_tokens": settings.token_budget,
             "max_concurrent_requests": settings.max_waiting_texts,
             "max_body_bytes": settings.max_body_bytes,
+            "max_request_seconds": settings.request_timeout_seconds,
+            "max_search_seconds": settings.store_timeout_seconds,
             "auto_truncate": settings.auto_truncate,
             "store": "embedded" if settings.store_url is None else "service",
             "version": version("retrikt"),
+            "keys": {
+                "read": self.keys.asks_for("read"),
+                "text": self.keys.asks_for("text"),
+            },
         }
         if predictor is None:
             return {"model_id": None, "release": None, **limits}

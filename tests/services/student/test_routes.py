@@ -260,6 +260,9 @@ def test_health_info_and_metrics_say_what_is_served(service: Service, built_task
     assert info["label_names"][0] == "about the login"
     assert info["model_type"]["classifier"]["id2label"]["0"] == "login"
     assert (info["max_input_length"], info["max_client_batch_size"]) == (24, 8)
+    assert (info["max_request_seconds"], info["max_search_seconds"]) == (5.0, 0.25)
+    assert info["max_body_bytes"] == 2 * 1024 * 1024
+    assert info["keys"] == {"read": False, "text": False}
     metrics = service.http.get("/metrics").text
     for line in (
         'retrikt_student_requests_total{outcome="ok",route="/predict"}',
