@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from services.platform.auth import KeySettings
@@ -15,6 +15,8 @@ class StudentSettings(KeySettings):
     Attributes:
         task_dir: the task's directory; its `releases` are followed.
         store_url: the store service; None searches in this process.
+        store_key: sent to it; a key of its permission `text` (`read` alone does without the
+            neighbours' texts in explanations).
         store_timeout_seconds: how long one search may take before the student answers alone.
         request_timeout_seconds: a request may take that long in all: to be read, to wait and to be
             computed; a search gets what is left of it.
@@ -32,6 +34,7 @@ class StudentSettings(KeySettings):
 
     task_dir: Path
     store_url: str | None = None
+    store_key: SecretStr | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
