@@ -20,9 +20,9 @@ from typing import IO, Annotated, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact
 from services.store.backends.base import Engine, VersionManifest
-from services.store.backends.sealed import sync
 
 INDEX = "snapshot.json"
 VERSION = "version"

@@ -5,9 +5,8 @@ file is seen when it is read.
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact, InvalidData
 from services.store.backends.base import HnswParameters, ItemCounts, PointBatch, VersionManifest
 from services.store.knowledge_schema import (
@@ -98,19 +98,10 @@ def write_knowledge(path: Path, knowledge: Knowledge) -> str:
     """
     table = _conform(knowledge)
     check_rows(table, knowledge.metadata)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            pq.write_table(
-                table, file, compression="zstd", write_page_checksum=True, row_group_size=65_536
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except BaseException:
-        with suppress(OSError):
-            aside.unlink()
-        raise
+    with replacing(path) as file:
+        pq.write_table(
+            table, file, compression="zstd", write_page_checksum=True, row_group_size=65_536
+        )
     return knowledge_sha256(path)
 
 

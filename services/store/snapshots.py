@@ -13,10 +13,11 @@ from pathlib import Path
 
 import structlog
 
+from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact, SnapshotNotFound
 from services.store.archive import RELEASE, VERSION, SnapshotIndex, pack, read_index, unpack
 from services.store.backends.base import StoreBackend
-from services.store.backends.sealed import OwnedDirectory, disk_errors, remove_leftovers, sync
+from services.store.backends.sealed import OwnedDirectory, disk_errors, remove_leftovers
 
 log = structlog.get_logger(__name__)
 

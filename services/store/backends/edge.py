@@ -21,6 +21,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
+from services.platform.durable_files import sync, sync_tree
 from services.platform.errors import (
     CorruptArtifact,
     StoreUnavailable,
@@ -47,8 +48,6 @@ from services.store.backends.sealed import (
     copy_checked,
     disk_errors,
     remove_leftovers,
-    sync,
-    sync_tree,
     write_sums,
 )
 from services.store.knowledge_file import iterate_points

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import orjson
 
+from services.platform.durable_files import disk_is_full
 from services.platform.errors import CorruptArtifact, StorageFull, StoreUnavailable
 
 SUMS = "sums.json"
@@ -90,7 +91,7 @@ def disk_errors(where: Path, lost: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if disk_is_full(error):
             raise StorageFull(
                 f"The disk that holds {where} is full: {lost}.", hint="Make room and try again."
             ) from error
@@ -130,20 +131,6 @@ def check_sums(directory: Path) -> None:
         for name, expected in sums.items():
             if _length_and_sum(directory / name) != expected:
                 raise CorruptArtifact(f"{directory / name} is not what was sealed.")
-
-
-def sync_tree(directory: Path) -> None:
-    """Flush every file and folder below `directory` to the disk."""
-    for path in (*directory.rglob("*"), directory):
-        sync(path)
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @contextmanager
