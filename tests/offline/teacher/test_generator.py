@@ -7,6 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from tokenizers import Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE, Unigram
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from offline.tasks.prepared import Examples
 from offline.teacher.encoder import load_encoder
@@ -19,6 +23,7 @@ from offline.teacher.generator import (
     load_generator,
 )
 from offline.teacher.miniature import make_miniature, save_miniature
+from offline.teacher.prompted import PromptedModel
 from offline.teacher.warm_start import warm_start
 from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
 
@@ -208,6 +213,125 @@ def test_prompt_and_sample_must_fit_into_the_model(
     config = GeneratorConfig(model=str(tiny_directory("gpt2")), max_tokens=60)
     with pytest.raises(InvalidConfig, match=r"64\s+positions.*max_tokens"):
         describe_generator(config, pair=False, names=["red"], directory=tmp_path)
+
+
+def t5_like_tokenizer() -> PreTrainedTokenizerFast:
+    """Sentence pieces, as T5 has them: spaces are all it knows of blanks, and targets end in `</s>`."""
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
+    pieces += [(character, -4.0) for character in "▁abcdefghijklmnopqrstuvwxyz|,."]
+    tokenizer = Tokenizer(Unigram(pieces, unk_id=2))
+    tokenizer.normalizer = normalizers.Replace(Regex(r"\s+"), " ")
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    tokenizer.post_processor = TemplateProcessing(
+        single="$A </s>", pair="$A </s> $B </s>", special_tokens=[("</s>", 1)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="</s>", unk_token="<unk>", pad_token="<pad>"
+    )
+
+
+def bart_like_tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes, as BART has them: targets stand between `<s>` and `</s>`."""
+    names = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(BPE({name: index for index, name in enumerate(names)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "separator", "start"),
+    [(t5_like_tokenizer(), "||", (7,)), (bart_like_tokenizer(), "\n", (7, 0))],
+    ids=["t5", "bart"],
+)
+def test_pairs_and_decoders_start_are_what_the_tokenizer_can_write(
+    tokenizer: PreTrainedTokenizerFast, separator: str, start: tuple[int, ...]
+) -> None:
+    framing = Framing(tokenizer, pair=True)
+    assert tokenizer.decode(framing.separator).strip(" ") == separator
+    written = framing.encode("a red || sun", "the\nsea, || or | not.")
+    assert framing.decode(written) == Sample(
+        *(
+            ("a red sun", "the sea, or | not.")
+            if separator == "||"
+            else ("a red || sun", "the sea, || or | not.")
+        ),
+        True,
+    )
+    assert framing.start(7) == start
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "t5", "bart"])
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_a_model_in_half_precision_scores_in_float32_and_trains_a_float32_prompt(
+    tmp_path: Path, tiny_directory: Callable[[str], Path], kind: str, precision: str
+) -> None:
+    config = GeneratorConfig(model=str(tiny_directory(kind)), precision=precision, max_tokens=8)
+    found = describe_generator(config, pair=False, names=["red"], directory=tmp_path)
+    (tmp_path / DESCRIPTION).write_text(json.dumps(found))
+    model = load_generator(tmp_path).model
+    assert model.dtype == getattr(torch, precision)
+    prompts = model.embed(torch.tensor([[5, 6, 7], [8, 9, 10]])).requires_grad_()
+    rows, ids = torch.tensor([0, 1, 1]), torch.randint(5, 30, (3, 6))
+    scored = model.score(prompts, rows, ids)
+    assert scored.logits.dtype == scored.hidden.dtype == torch.float32
+    (gradient,) = torch.autograd.grad(scored.logits.log_softmax(-1).square().mean(), prompts)
+    assert gradient.dtype == torch.float32
+    assert bool(gradient.abs().sum() > 0)
+    exact = load_exactly(tiny_directory, kind, tmp_path / "exact")
+    expected = exact.score(prompts.detach(), rows, ids).logits
+    assert (
+        float((scored.logits - expected).detach().abs().max())
+        < 0.05 * float(expected.abs().max()) + 0.05
+    )
+
+
+def load_exactly(directory: Callable[[str], Path], kind: str, where: Path) -> PromptedModel:
+    where.mkdir()
+    config = GeneratorConfig(model=str(directory(kind)), precision="float32", max_tokens=8)
+    found = describe_generator(config, pair=False, names=["red"], directory=where)
+    (where / DESCRIPTION).write_text(json.dumps(found))
+    return load_generator(where).model
+
+
+def test_a_decoder_that_names_no_start_is_refused(
+    tmp_path: Path, tiny_directory: Callable[[str], Path]
+) -> None:
+    directory = tiny_directory("bart")
+    for name in ("config.json", "generation_config.json"):
+        told = json.loads((directory / name).read_text())
+        (directory / name).write_text(json.dumps({**told, "decoder_start_token_id": None}))
+    config = GeneratorConfig(model=str(directory), max_tokens=8)
+    with pytest.raises(InvalidConfig, match="decoder_start_token_id"):
+        describe_generator(config, pair=False, names=["red"], directory=tmp_path)
+
+
+@pytest.mark.parametrize(("kind", "fits"), [("bart", False), ("t5", True)])
+def test_an_encoder_decoder_needs_room_for_the_longer_of_prompt_and_sample(
+    tmp_path: Path, tiny_directory: Callable[[str], Path], kind: str, fits: bool
+) -> None:
+    model = str(tiny_directory(kind))
+
+    def describe(max_tokens: int) -> None:
+        config = GeneratorConfig(model=model, max_tokens=max_tokens)
+        describe_generator(config, pair=False, names=["red"], directory=tmp_path)
+
+    describe(63)
+    if fits:
+        describe(500)
+    else:
+        with pytest.raises(InvalidConfig, match="64 positions"):
+            describe(64)
 
 
 def test_a_stage_without_its_files_is_corrupt(tmp_path: Path) -> None:

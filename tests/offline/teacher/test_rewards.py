@@ -1,6 +1,7 @@
 """The reward: what each term sees, and that no known hack pays."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -130,6 +131,45 @@ def test_a_hack_earns_clearly_less_than_honest_samples(
 ) -> None:
     reward = make_reward(labeller)
     assert total(reward, HACKS[hack]) < total(reward, HONEST) - 0.2
+
+
+def test_ever_longer_texts_earn_ever_less(labeller: HeadlessLabeller) -> None:
+    reward = make_reward(labeller)
+    earned = [
+        total(reward, [(f"{text} {words(more)}".strip(), label) for text, label in HONEST])
+        for more in (0, 10, 20, 40, 80)
+    ]
+    assert all(later < before - 0.02 for before, later in pairwise(earned)), earned
+
+
+def test_ever_shorter_texts_earn_ever_less(labeller: HeadlessLabeller) -> None:
+    reward = make_reward(labeller)
+    earned = [
+        total(reward, [(" ".join(text.split()[-kept:]), label) for text, label in HONEST])
+        for kept in (9, 6, 4, 2, 1)
+    ]
+    assert all(later < before - 0.02 for before, later in pairwise(earned)), earned
+
+
+def test_the_more_of_a_batch_is_one_sentence_the_less_it_earns(labeller: HeadlessLabeller) -> None:
+    reward = make_reward(labeller)
+    earned = [
+        total(reward, [*[HONEST[0]] * copies, *HONEST[1:]][: len(HONEST)])
+        for copies in range(1, len(HONEST) + 1)
+    ]
+    assert all(later < before - 0.05 for before, later in pairwise(earned)), earned
+
+
+def test_the_more_of_a_text_is_copied_the_less_it_earns(labeller: HeadlessLabeller) -> None:
+    reward = make_reward(labeller, RewardConfig(weights={"no_copy": 1.0}))
+    source = TRAINING[4][0].split()
+    earned = [
+        total(reward, [(" ".join(source[:kept] + ["somewhere"] * (10 - kept)), 1)])
+        for kept in (4, 7, 8, 9, 10)
+    ]
+    assert earned[0] == 1.0
+    assert all(later < before for before, later in pairwise(earned)), earned
+    assert earned[-1] == 0.0
 
 
 def test_texts_that_never_end_earn_less(labeller: HeadlessLabeller) -> None:
