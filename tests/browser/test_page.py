@@ -15,6 +15,7 @@ from services.platform.errors import Overloaded
 from services.platform.http import error_response
 
 LONG = "printer " * 60
+READ_KEY, TEXT_KEY = "read-key-0123456789", "text-key-0123456789"
 
 
 @pytest.fixture(scope="module")
@@ -144,6 +145,48 @@ def test_without_the_store_the_answer_says_so(built_task: TinyTask, open_page: O
         expect(page.locator("#neighbours")).to_contain_text("Nothing")
         assert [len(row) for row in rows(page, "Labels")] == [2, 2, 2]
         expect(page.locator("#announcement")).to_contain_text("Without the store")
+
+
+def test_where_keys_are_on_the_page_asks_for_one_and_forgets_it(
+    built_task: TinyTask, open_page: OpenPage
+) -> None:
+    with student(built_task, read_keys=READ_KEY, text_keys=TEXT_KEY) as service:
+        page = open_page(url_of(service))
+        field = page.get_by_label("Key")
+        expect(field).to_be_visible()
+        classify(page, "wifi slow")
+        alert = page.get_by_role("alert")
+        expect(alert).to_contain_text("This service asks for a key")
+        expect(field).to_be_focused()
+        page.keyboard.type("a-key-that-nobody-has")
+        page.keyboard.press("Enter")
+        expect(alert).to_contain_text("This key is not known here")
+
+        field.fill(READ_KEY)
+        page.keyboard.press("Enter")
+        expect(winner(page)).to_contain_text("about the network")
+        expect(alert).to_be_empty()
+        neighbours = page.locator("#neighbours")
+        expect(neighbours).to_contain_text("Their texts take a key")
+        assert all(row[0].startswith("Item ") for row in rows(page, "What it looked up"))
+
+        neighbours.get_by_role("button", name="Enter a key").click()
+        expect(field).to_be_focused()
+        page.keyboard.type(TEXT_KEY)
+        page.keyboard.press("Enter")
+        expect(neighbours).not_to_contain_text("Their texts take a key")
+        assert "written by the generator" in rows(page, "What it looked up")[0][0]
+
+        page.get_by_role("button", name="Copy link").click()
+        expect(page.locator("#link-told")).not_to_be_empty()
+        kept = page.evaluate(
+            "[location.href, document.cookie, ...Object.entries({...localStorage}),"
+            " ...Object.entries({...sessionStorage})].join()"
+        )
+        assert TEXT_KEY not in kept
+        page.reload()
+        expect(field).to_have_value("")
+        expect(page.get_by_role("alert")).to_contain_text("This service asks for a key")
 
 
 def test_a_text_that_is_too_long_can_be_cut(service: Service, open_page: OpenPage) -> None:

@@ -25,7 +25,7 @@ const ORIGINS = {
  * @param {object} answer the body of an explained answer to one input
  * @param {number} roundTrip seconds, as seen from here
  * @param {(label: string) => string} nameOf a label's text for people
- * @param {() => void} askForKey reveals the field for a key
+ * @param {(() => void)|null} askForKey reveals the field for a key; null where none would show more
  * @returns {string} the answer in a sentence, to be announced
  */
 export function showAnswer(section, inputs, answer, roundTrip, nameOf, askForKey) {
@@ -227,8 +227,11 @@ function neighbour(item, nameOf) {
 }
 
 function withheld(askForKey) {
+  if (askForKey === null) {
+    return element("p", { class: "withheld" }, "The store did not give their texts.");
+  }
   return element("p", { class: "withheld" },
-    "The service did not give their texts. Where it has keys, these take one with the permission to see texts. ",
+    "Their texts take a key with the permission to see texts. ",
     element("button", { type: "button", class: "quiet", onclick: askForKey }, "Enter a key"),
   );
 }

@@ -77,7 +77,8 @@ async function submit({ truncate } = {}) {
     const { body, roundTrip } = await classify(inputs, { truncate, signal: own.signal });
     await keepUp(body);
     clearTrouble(trouble);
-    announcement.textContent = showAnswer(answer, texts, body, roundTrip, nameOf, askForKey);
+    const offerKey = info?.keys?.text ? askForKey : null;
+    announcement.textContent = showAnswer(answer, texts, body, roundTrip, nameOf, offerKey);
     bringIntoView(answer);
   } catch (error) {
     if (error.kind !== "replaced") fail(error);
@@ -164,6 +165,7 @@ function describeTask() {
     ? ` At most ${integer(served.max_input_length)} tokens${served.auto_truncate ? "; what is longer is cut" : ""}.`
     : "";
   part("title").textContent = served?.pair ? "Classify a pair of texts" : "Classify a text";
+  if (info?.keys?.read) part("key-field").hidden = false;
   part("pair-field").hidden = !served?.pair;
   part("text-label").textContent = served?.pair ? "First text" : "Text";
   showExamples(served);

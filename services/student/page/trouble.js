@@ -93,7 +93,11 @@ function explainRefusal(error) {
         offer: "retry",
       };
     case 503:
-      return { title: "The service is not ready", advice: error.message, offer: "retry" };
+      return {
+        title: error.code === "timed_out" ? "The service took too long" : "The service is not ready",
+        advice: error.message,
+        offer: "retry",
+      };
     default:
       return {
         title: error.status >= 500 ? "The service failed" : "The service refused the request",
