@@ -113,7 +113,7 @@ def keep_shard(directory: Path | None, shard: Shard, table: pa.Table) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     path = _shard_path(directory, shard)
     aside = path.with_suffix(".aside")
-    pq.write_table(table, aside, compression="zstd")
+    pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
     aside.replace(path)
 
 
@@ -122,7 +122,8 @@ def kept_shard(directory: Path | None, shard: Shard) -> pa.Table | None:
     if directory is None or not _shard_path(directory, shard).exists():
         return None
     try:
-        return pq.read_table(_shard_path(directory, shard), schema=SCHEMA)
+        path = _shard_path(directory, shard)
+        return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
     except (OSError, pa.ArrowException):
         return None
 

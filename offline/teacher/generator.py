@@ -99,6 +99,7 @@ def describe_generator(
     precision = precision_of(config)
     model, tokenizer = _load(config.model, directory, precision, config.device)
     framing = Framing(tokenizer, pair)
+    prompted(model, framing)
     width = SHARED_TOKENS + framing.name_width(names)
     _check_room(model, framing, width, config.max_tokens)
     return {
@@ -141,8 +142,14 @@ def prompted(model: PreTrainedModel, framing: Framing) -> PromptedModel:
     """The model behind prompts, frozen.
 
     Raises:
-        InvalidConfig: a decoder that does not say what it begins with.
+        InvalidConfig: a decoder that does not say what it begins with, or a model without keys and values.
     """
+    if model._is_stateful:
+        raise InvalidConfig(
+            f"A generator of the type {model.config.model_type!r} keeps a running state instead of keys and"
+            " values: it cannot read a prompt once for many texts.",
+            hint="Name a transformer.",
+        )
     if not model.config.is_encoder_decoder:
         return PromptedCausal(model)
     return PromptedEncoderDecoder(model, _start(model, framing))

@@ -3,20 +3,28 @@
 import gc
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    PreTrainedTokenizerBase,
+)
 
 from offline.teacher.generation import GenerateConfig, shards, write_shard
-from offline.teacher.generator import Generator
+from offline.teacher.generator import Generator, prompted
 from offline.teacher.ppo import PPOConfig, improve
 from offline.teacher.prompt_files import load_prompts, save_prompts
 from offline.teacher.rewards import Reward, RewardConfig
-from offline.teacher.sampling import SamplingConfig
+from offline.teacher.sampling import SamplingConfig, sample
 from offline.teacher.soft_prompt import SoftPromptConfig, name_prompt, tune
 from offline.teacher.text_memory import TrainingTexts
+from services.platform.errors import InvalidConfig
 
 Make = Callable[..., Generator]
 KINDS = ("gpt2", "llama", "qwen2", "bert", "t5", "bart")
@@ -144,3 +152,76 @@ def test_checkpointing_tunes_to_the_same_prompt(tiny_generator: Make, kind: str)
     # Adam turns rounding errors of tiny gradients into steps: 3 steps of at most 1e-3 are told apart.
     apart = (tuned(True) - tuned(False)).abs()
     assert float(apart.mean()) < 1e-4, float(apart.max())
+
+
+WIDE = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+}  # fmt: skip
+TALL = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 2, "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4, "encoder_ffn_dim": 48, "decoder_ffn_dim": 48,
+    "max_position_embeddings": 64, "decoder_start_token_id": 0,
+}  # fmt: skip
+FAMILIES: dict[str, dict[str, object]] = {
+    # A window that slides past the prompt, and embeddings that are scaled on their way in.
+    "gemma2": {**WIDE, "sliding_window": 6},
+    # Embeddings of another width than the layers.
+    "opt": {
+        "hidden_size": 32, "ffn_dim": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+        "max_position_embeddings": 64, "word_embed_proj_dim": 16,
+    },
+    "qwen3_moe": {**WIDE, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
+    "mt5": {
+        "d_model": 32, "d_kv": 8, "d_ff": 48, "num_layers": 2, "num_heads": 4,
+        "decoder_start_token_id": 0,
+    },
+    "pegasus": TALL,
+    "mbart": TALL,
+}  # fmt: skip
+
+
+def family(kind: str, sizes: Mapping[str, object], tokenizer: PreTrainedTokenizerBase) -> Any:
+    torch.manual_seed(0)
+    ids = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ids, **sizes)
+    loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    return loader.from_config(config)
+
+
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_other_families_read_the_same_with_and_without_cache(
+    tiny_generator: Make, kind: str
+) -> None:
+    framing = tiny_generator().framing
+    model = prompted(family(kind, FAMILIES[kind], framing.tokenizer), framing)
+    prompts = torch.randn(3, 5, model.dimensions).requires_grad_()
+    rows, ids = torch.tensor([2, 0, 2, 1]), torch.randint(5, 30, (4, 9))
+    cached, whole, checkpointed = (
+        model.score(prompts, rows, ids),
+        model.read_whole(prompts, rows, ids[:, :-1], hidden=True),
+        model.score(prompts, rows, ids, checkpointing=True),
+    )
+    assert cached.hidden.shape[-1] == model.hidden_dimensions()
+    (expected,) = torch.autograd.grad(whole.logits.log_softmax(-1).square().mean(), prompts)
+    for scored in (cached, checkpointed):
+        torch.testing.assert_close(scored.logits, whole.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(scored.hidden, whole.hidden, rtol=1e-4, atol=1e-4)
+        (gradient,) = torch.autograd.grad(scored.logits.log_softmax(-1).square().mean(), prompts)
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+    first, again = (
+        sample(
+            model, prompts.detach(), torch.arange(12) % 3, end=2, max_tokens=14,
+            generator=torch.Generator(), temperature=0, cached=cached,
+        ).ids
+        for cached in (True, False)
+    )  # fmt: skip
+    assert torch.equal(first, again)
+
+
+def test_a_model_without_keys_and_values_is_refused(tiny_generator: Make) -> None:
+    framing = tiny_generator().framing
+    sizes = {"hidden_size": 32, "num_hidden_layers": 1, "state_size": 4}
+    with pytest.raises(InvalidConfig, match="'mamba' keeps a running state"):
+        prompted(family("mamba", sizes, framing.tokenizer), framing)
