@@ -54,7 +54,7 @@ def answer_batch(
         predictor: of the release that serves.
         ranked: writes its labels.
         requests: of the batch.
-        deadline: `time.monotonic()` by which the first of them wants its answer.
+        deadline: `time.monotonic()` until which the store may search.
         metrics: counts the batch.
     """
     started = time.perf_counter()

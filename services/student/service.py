@@ -23,6 +23,9 @@ from services.student.settings import StudentSettings
 
 log = structlog.get_logger(__name__)
 
+_RESERVED = 0.2
+"""Share of a request's time that a search may not use up."""
+
 
 class PredictionService:
     """Follows the live release and answers requests with it, in batches on one thread.
@@ -209,6 +212,8 @@ class PredictionService:
     def _process(
         self, requests: Sequence[PredictRequest], deadline: float
     ) -> list[Answer | RetriktError]:
+        # A search that hangs takes what is left of the time, but for what an answer without it takes.
+        search_until = deadline - _RESERVED * self.deadlines.seconds
         return answer_batch(
-            self.serving(), self._ranked, requests, deadline=deadline, metrics=self._metrics
+            self.serving(), self._ranked, requests, deadline=search_until, metrics=self._metrics
         )

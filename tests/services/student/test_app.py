@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -15,7 +16,15 @@ from contextlib import contextmanager
 import httpx
 import pytest
 import tiny_release
-from tiny_task import Service, TinyTask, answers, free_port, store, student, until
+from tiny_task import (
+    Service,
+    TinyTask,
+    answers,
+    free_port,
+    store,
+    student,
+    until,
+)
 
 from services.platform.errors import AddressInUse, InvalidConfig
 from services.platform.server import bind
@@ -254,6 +263,48 @@ def test_more_than_the_queue_takes_is_answered_with_429_and_when_to_come_back(
         assert refused.json()["code"] == "overloaded"
         assert refused.json()["error_type"] == "Overloaded"
         assert service.predict("wifi").status_code == 200
+
+
+@pytest.mark.parametrize("length", [b"content-length: 30", b"transfer-encoding: chunked"])
+def test_a_body_that_does_not_come_is_not_waited_for_longer_than_a_request_may_take(
+    built_task: TinyTask, length: bytes
+) -> None:
+    with (
+        student(built_task, request_timeout_seconds=0.5, max_body_seconds=0.5) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=30) as connection,
+    ):
+        connection.sendall(b"POST /predict HTTP/1.1\r\nhost: a\r\n" + length + b"\r\n\r\n")
+        answer = b""
+        while not answer.endswith(b"}"):
+            received = connection.recv(65_536)
+            assert received, "the connection was closed without an answer"
+            answer += received
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b'"code":"timed_out"' in answer
+        # Others are answered meanwhile and afterwards.
+        assert service.predict("wifi").status_code == 200
+
+
+def test_a_store_that_stops_within_a_search_leaves_the_student_time_to_answer_alone(
+    task: TinyTask,
+) -> None:
+    """The search may take longer than the request: what is left of the request's time bounds it."""
+    with (
+        store(task) as running,
+        student(
+            task,
+            store_url=f"http://127.0.0.1:{running.port}",
+            store_timeout_seconds=30,
+            request_timeout_seconds=2.0,
+        ) as service,
+    ):
+        assert "x-retrikt-degraded" not in service.predict("wifi slow").headers
+        running.process.send_signal(signal.SIGSTOP)
+        started = time.monotonic()
+        alone = service.predict("wifi slow")
+        assert time.monotonic() - started < 10
+        assert alone.status_code == 200
+        assert alone.headers["x-retrikt-degraded"] == "store_timeout"
 
 
 def end_of(**settings: object) -> tuple[int, str]:

@@ -19,11 +19,13 @@ class Work:
         self.gate = threading.Event()
         self.gate.set()
         self.begun = threading.Event()
+        self.seconds = 0.0
 
     def __call__(self, jobs: Sequence[int], deadline: float) -> list[int | RetriktError]:
         self.batches.append(list(jobs))
         self.begun.set()
         assert self.gate.wait(10)
+        time.sleep(self.seconds * len(jobs))
         if 13 in jobs:
             raise ZeroDivisionError("a bug")
         return [InvalidRequest("seven") if job == 7 else 2 * job for job in jobs]
@@ -49,6 +51,7 @@ def run(test: Callable[["MicroBatcher[int, int]", Work], object], **limits: int)
 async def begin_and_hold(batcher: "MicroBatcher[int, int]", work: Work) -> "asyncio.Task[int]":
     """A first job that the worker has taken and cannot finish before the gate opens."""
     work.gate.clear()
+    work.begun.clear()
     first = asyncio.create_task(batcher.submit(0, deadline=soon()))
     await asyncio.to_thread(work.begun.wait)
     return first
@@ -94,6 +97,29 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
         assert await batcher.submit(5, deadline=soon()) == 10
 
     run(test)
+
+
+def test_what_could_not_be_answered_in_time_is_refused_at_once_and_told_when_to_come_back() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        work.seconds = 0.2
+        await batcher.submit(1, deadline=soon())
+        first = await begin_and_hold(batcher, work)
+        others = [
+            asyncio.create_task(batcher.submit(1, deadline=time.monotonic() + 60)) for _ in range(7)
+        ]
+        await asyncio.sleep(0.05)
+        # Seven texts at a fifth of a second each: 1.4 s before the next one has its turn.
+        assert batcher.wait_seconds > 1.3
+        with pytest.raises(Overloaded, match="7 texts wait .* which takes about") as caught:
+            await batcher.submit(1, deadline=time.monotonic() + 1.0)
+        assert caught.value.retry_after >= 2
+        patient = asyncio.create_task(batcher.submit(4, deadline=time.monotonic() + 60))
+        work.seconds = 0.0
+        work.gate.set()
+        assert (await asyncio.gather(first, *others, patient))[-1] == 8
+        assert batcher.wait_seconds == 0
+
+    run(test, max_waiting=100)
 
 
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
