@@ -22,6 +22,7 @@ def run(inputs: Mapping[str, Path], config: StoreConfig, context: StageContext) 
         inputs["knowledge"] / "knowledge.parquet",
         inputs["student"] / "bundle",
         directory,
+        config.hnsw,
         lambda done, total: context.report(done, total, {}),
     )
     return {"items": manifest.items, "store_version": manifest.store_version}

@@ -13,6 +13,7 @@ from services.releases.manifest import (
     ReleaseManifest,
     write_release_manifest,
 )
+from services.store.backends.base import HnswParameters
 from services.store.knowledge_file import read_knowledge, version_manifest, write_knowledge
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
@@ -24,7 +25,11 @@ Progress = Callable[[int, int], None]
 
 
 def write_candidate(
-    knowledge_file: Path, bundle_directory: Path, directory: Path, progress: Progress
+    knowledge_file: Path,
+    bundle_directory: Path,
+    directory: Path,
+    hnsw: HnswParameters,
+    progress: Progress,
 ) -> ReleaseManifest:
     """Write into `directory` what a release is made of: bundle, knowledge with vectors, soft labels.
 
@@ -34,6 +39,7 @@ def write_candidate(
         knowledge_file: items without vectors.
         bundle_directory: the trained student.
         directory: an existing, empty directory.
+        hnsw: parameters of the store version's graph.
         progress: called after every few hundred items.
 
     Raises:
@@ -50,7 +56,7 @@ def write_candidate(
         _, vectors[rows] = encoder.encode(texts[rows], pairs[rows] if pairs is not None else None)
         progress(min(rows.stop, len(texts)), len(texts))
     shutil.copytree(bundle_directory, directory / BUNDLE)
-    with_vectors = knowledge.with_vectors(vectors, bundle.manifest.encoder_fingerprint)
+    with_vectors = knowledge.with_vectors(vectors, bundle.manifest.encoder_fingerprint, hnsw)
     write_knowledge(directory / KNOWLEDGE, with_vectors)
     np.save(directory / SOFT_LABELS, knowledge.soft_labels.astype(np.float16))
     return write_release_manifest(

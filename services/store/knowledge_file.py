@@ -74,13 +74,24 @@ class Knowledge:
             )
         return list_matrix(self.table["vector"])
 
-    def with_vectors(self, vectors: NDArray[np.float32], encoder_fingerprint: str) -> "Knowledge":
-        """The same rows with the query vectors (items, d) of the encoder of that fingerprint."""
+    def with_vectors(
+        self,
+        vectors: NDArray[np.float32],
+        encoder_fingerprint: str,
+        hnsw: HnswParameters | None = None,
+    ) -> "Knowledge":
+        """The same rows with the query vectors (items, d) of the encoder of that fingerprint.
+
+        Args:
+            hnsw: of the store version that is built from them.
+        """
         table = self.table
         if "vector" in table.column_names:
             table = table.drop_columns(["vector"])
         column = fixed_lists(np.ascontiguousarray(vectors, dtype=np.float32))
-        metadata = self.metadata.model_copy(update={"encoder_fingerprint": encoder_fingerprint})
+        metadata = self.metadata.model_copy(
+            update={"encoder_fingerprint": encoder_fingerprint, "hnsw": hnsw}
+        )
         return replace(self, metadata=metadata, table=table.append_column("vector", column))
 
 
@@ -146,7 +157,11 @@ def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionM
     """The manifest of the store version that is built from a knowledge file.
 
     The version's name is `v-` and 12 hex digits of the file's hash: the same file gives the same
-    version.
+    version, its graph's parameters included.
+
+    Args:
+        path: the knowledge file.
+        hnsw: of a version that is to have another graph than the file says, and so another name.
 
     Raises:
         CorruptArtifact: missing, truncated, damaged or foreign, empty, or without vectors.
@@ -169,7 +184,7 @@ def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionM
         dimensions=schema.field("vector").type.list_size,
         count=count,
         knowledge_sha256=digest,
-        hnsw=hnsw or HnswParameters(),
+        hnsw=hnsw or metadata.hnsw or HnswParameters(),
         counts=counts,
     )
 

@@ -8,13 +8,23 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from services.platform.errors import InvalidData
+from services.store.backends.base import HnswParameters
 
 METADATA_KEY = b"retrikt"
 ORIGINS = ("generated", "train", "unlabelled", "manual")
 
 
 class KnowledgeMetadata(BaseModel):
-    """What the whole file has in common; travels in the Parquet schema under the key `retrikt`."""
+    """What the whole file has in common; travels in the Parquet schema under the key `retrikt`.
+
+    Attributes:
+        task: name of the task.
+        labels: in the order of the soft labels.
+        pair: whether the items are pairs of texts.
+        encoder_fingerprint: identity of the encoder that wrote the vectors; None before there are any.
+        hnsw: parameters of the graph that the file's store version is built with; None for the
+            default ones. They are here so that every build of the file makes the same version.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,6 +33,7 @@ class KnowledgeMetadata(BaseModel):
     labels: tuple[str, ...]
     pair: bool = False
     encoder_fingerprint: str | None = None
+    hnsw: HnswParameters | None = None
 
 
 def knowledge_schema(metadata: KnowledgeMetadata, dimensions: int | None) -> pa.Schema:

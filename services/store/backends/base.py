@@ -167,17 +167,18 @@ def stored_item(identifier: int, payloads: dict[Any, dict[str, Any]], version: s
 
 
 def same_version(present: VersionManifest, manifest: VersionManifest) -> VersionManifest:
-    """The version that is there, where it holds what is to be built; its graph may differ.
-
-    Its items may have gone uncounted.
+    """The version that is there, where it holds what is to be built; its items may have gone uncounted.
 
     Raises:
         IncompatibleArtifacts: it holds something else.
     """
-    beside = {"created_at": present.created_at, "hnsw": present.hnsw, "counts": present.counts}
-    if manifest.model_copy(update=beside) != present:
+    beside = {"created_at": present.created_at, "counts": present.counts}
+    wanted = manifest.model_copy(update=beside)
+    if wanted != present:
+        differing = [name for name, value in present if getattr(wanted, name) != value]
         raise IncompatibleArtifacts(
-            f"There is another store version of the name {manifest.version} already.",
+            f"There is another store version of the name {manifest.version} already: its "
+            f"{', '.join(differing)} differ.",
             hint="A version never changes: build under another name, or delete the old one.",
         )
     return present
@@ -201,7 +202,7 @@ class StoreBackend(Protocol):
     def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
         """Build and seal a version, which nobody sees before it is complete.
 
-        A version that is there already and holds the same is left alone, whatever its graph.
+        A version that is there already and is the same is left alone.
 
         Returns:
             The manifest with `created_at` set.

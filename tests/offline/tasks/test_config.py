@@ -30,3 +30,11 @@ def test_where_the_store_is_kept_does_not_count_and_neither_does_the_data_direct
     assert as_json(StoreConfig(backend="server", url="http://qdrant:6333")) == as_json(
         StoreConfig()
     )
+
+
+def test_the_parameters_of_the_graph_count() -> None:
+    from offline.pipeline.chain import as_json
+    from offline.store.config import StoreConfig
+    from services.store.backends.base import HnswParameters
+
+    assert as_json(StoreConfig(hnsw=HnswParameters(m=8))) != as_json(StoreConfig())

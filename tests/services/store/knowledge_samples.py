@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from services.store.backends.base import HnswParameters
 from services.store.knowledge_file import (
     Knowledge,
     KnowledgeMetadata,
@@ -47,10 +48,16 @@ def sample_knowledge(count: int, *, pair: bool = False, seed: int = 0) -> Knowle
     return Knowledge(KnowledgeMetadata(task="toy", labels=LABELS, pair=pair), table)
 
 
-def write_sample(path: Path, count: int = 200, *, seed: int = 0, dimensions: int = 16) -> Path:
+def write_sample(
+    path: Path,
+    count: int = 200,
+    *,
+    seed: int = 0,
+    dimensions: int = 16,
+    hnsw: HnswParameters | None = None,
+) -> Path:
     """A knowledge file with vectors, as the index stage writes it."""
     knowledge = sample_knowledge(count, seed=seed)
-    write_knowledge(
-        path, knowledge.with_vectors(unit_vectors(count, dimensions, seed), FINGERPRINT)
-    )
+    vectors = unit_vectors(count, dimensions, seed)
+    write_knowledge(path, knowledge.with_vectors(vectors, FINGERPRINT, hnsw))
     return path

@@ -34,7 +34,8 @@ from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import iterate_points, version_manifest
 directory, knowledge = Path(sys.argv[1]), Path(sys.argv[2])
 try:
-    manifest = version_manifest(knowledge, HnswParameters(full_scan_threshold_kb=10))
+    graph = HnswParameters(full_scan_threshold_kb=10)
+    manifest = version_manifest(knowledge).model_copy(update={"hnsw": graph})
     EdgeBackend(directory).build(manifest, iterate_points(knowledge, 50))
 except StorageFull as error:
     print(error)
@@ -92,10 +93,10 @@ def test_searching_leaves_the_sealed_files_untouched_and_cleans_up(
 
 
 def test_a_graph_is_built_and_finds_what_exact_search_finds(tmp_path: Path, private: Path) -> None:
-    knowledge = write_sample(tmp_path / "k", 2000, dimensions=32)
+    graph = HnswParameters(full_scan_threshold_kb=10)
+    knowledge = write_sample(tmp_path / "k", 2000, dimensions=32, hnsw=graph)
     backend = EdgeBackend(tmp_path / "store", private=private)
-    manifest = version_manifest(knowledge, HnswParameters(full_scan_threshold_kb=10))
-    manifest = backend.build(manifest, iterate_points(knowledge))
+    manifest = build(backend, knowledge)
     graphs = list((tmp_path / "store").glob("*/shard/segments/*/vector_index/graph.bin"))
     assert len(graphs) == 1
     queries = unit_vectors(60, 32, seed=7)
@@ -117,6 +118,35 @@ def test_building_twice_gives_the_first_and_another_version_of_the_name_is_refus
     other = version_manifest(write_sample(tmp_path / "other", seed=1))
     with pytest.raises(IncompatibleArtifacts, match="another store version of the name"):
         backend.build(other.model_copy(update={"version": first.version}), [])
+
+
+def test_other_parameters_of_the_graph_alone_are_seen(
+    backend: EdgeBackend, knowledge: Path, tmp_path: Path
+) -> None:
+    first = build(backend, knowledge)
+    graph = HnswParameters(m=8)
+    with pytest.raises(IncompatibleArtifacts, match="its hnsw differ"):
+        backend.build(first.model_copy(update={"hnsw": graph}), iterate_points(knowledge))
+    second = build(backend, write_sample(tmp_path / "m8", hnsw=graph))
+    assert second.version != first.version
+    assert second.hnsw == backend.manifest(second.version).hnsw == graph
+
+
+def test_a_rebuild_from_the_knowledge_file_has_the_version_s_graph(
+    tmp_path: Path, private: Path
+) -> None:
+    graph = HnswParameters(m=8, full_scan_threshold_kb=10)
+    knowledge = write_sample(tmp_path / "k", 1000, dimensions=32, hnsw=graph)
+    version = version_manifest(knowledge).version
+    backend = EdgeBackend(tmp_path / "none", private=private, knowledge=lambda _: knowledge)
+    assert backend.manifest(version).hnsw == graph
+    backend.search(version, unit_vectors(1, 32), 1)
+    # With the default parameters so few vectors are scanned, and have no graph.
+    (found,) = private.glob("*/shard/segments/*/vector_index/graph.bin")
+    (settings,) = private.glob("*/shard/edge_config.json")
+    assert '"m":8' in settings.read_text().replace(" ", "")
+    assert found.stat().st_size > 0
+    backend.close()
 
 
 def test_points_that_are_not_what_the_manifest_says_leave_nothing(
