@@ -15,10 +15,13 @@ import httpx
 from rich.console import Console
 
 from offline.run import TaskRun, load
+from services.platform.durable_files import replacing
 from services.platform.errors import NotReady
+from services.student.examples import EXAMPLES
 
 TASK = "helpdesk"
 QUESTION = "I typed my login wrong a few times and now it will not let me in any more"
+HELPDESK = Path(__file__).parent / "tasks" / TASK
 START_SECONDS = 60.0
 
 
@@ -31,6 +34,7 @@ def quickstart(output: Path, console: Console) -> None:
     """
     run = TaskRun(load(TASK, ()), output, console)
     run.run()
+    offer_examples(run.directory)
     with _serving(run.directory) as url:
         body = {"inputs": QUESTION}
         # The server is on this machine: a proxy of the environment has no part in it.
@@ -41,6 +45,14 @@ def quickstart(output: Path, console: Console) -> None:
         console.print(f"  {place['score']:.3f}  {place['label']}", highlight=False)
     console.print(f"release {answer.headers['x-retrikt-release']}", highlight=False)
     console.print("\nServe it with [bold]make serve[/].")
+
+
+def offer_examples(directory: Path) -> None:
+    """Put helpdesk's examples into its task directory for the page, unless somebody chose others."""
+    target = directory / EXAMPLES
+    if not target.exists():
+        with replacing(target) as file:
+            file.write((HELPDESK / EXAMPLES).read_bytes())
 
 
 @contextmanager
