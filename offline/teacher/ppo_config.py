@@ -20,6 +20,8 @@ class PPOConfig(Section):
         chunk_size: samples in one forward pass.
         learning_rate: of each label's own prompt.
         shared_learning_rate: of the offset that all prompts share.
+        relative_rates: take both rates times the root mean square of the tuned prompt; see
+            `SoftPromptConfig`.
         value_learning_rate: of the value head.
         clip: the ratio of new to old probability counts within 1 - clip and 1 + clip.
         value_clip: the value may move that far from its old one in a round.
@@ -52,6 +54,7 @@ class PPOConfig(Section):
     chunk_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     shared_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    relative_rates: bool = False
     value_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     clip: Annotated[float, Field(gt=0)] = 0.2
     value_clip: Annotated[float, Field(gt=0)] = 0.2

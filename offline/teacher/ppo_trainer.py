@@ -69,7 +69,9 @@ class Trainer:
         self.prompt.to(device)
         self._value_head.to(device)
         self._reference = self._reference.to(device)
-        groups = self.prompt.groups(config.learning_rate, config.shared_learning_rate)
+        groups = self.prompt.groups(
+            config.learning_rate, config.shared_learning_rate, relative=config.relative_rates
+        )
         groups.append(
             {"params": list(self._value_head.parameters()), "lr": config.value_learning_rate}
         )

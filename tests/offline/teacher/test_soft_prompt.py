@@ -12,7 +12,13 @@ from safetensors.torch import load_file
 from offline.teacher.generator import Generator
 from offline.teacher.prompt_files import CONFIG, WEIGHTS, load_prompts, save_prompts
 from offline.teacher.sampling import sample
-from offline.teacher.soft_prompt import SoftPromptConfig, name_prompt, split_by_label, tune
+from offline.teacher.soft_prompt import (
+    SoftPrompt,
+    SoftPromptConfig,
+    name_prompt,
+    split_by_label,
+    tune,
+)
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 
 Make = Callable[..., Generator]
@@ -126,6 +132,40 @@ def test_accumulated_gradients_make_the_step_of_the_whole_batch(tiny_generator: 
         return prompt.fixed()
 
     torch.testing.assert_close(tuned(9, 1), tuned(3, 3), rtol=0, atol=2e-5)
+
+
+def test_relative_rates_grow_with_the_embeddings(tiny_generator: Make) -> None:
+    start = name_prompt(tiny_generator("t5"), NAMES, shared=2, own=0).fixed()
+    size = float(start.square().mean().sqrt())
+
+    def rates(scale: float, relative: bool) -> list[float]:
+        prompt = SoftPrompt(start[0, :2] * scale, start[:, 2:] * scale)
+        return [group["lr"] for group in prompt.groups(0.2, 0.1, relative=relative)]
+
+    assert rates(1.0, False) == rates(100.0, False) == [0.2, 0.1]
+    assert rates(1.0, True) == pytest.approx([0.2 * size, 0.1 * size])
+    assert rates(100.0, True) == pytest.approx([20 * size, 10 * size])
+
+
+def test_a_relative_rate_is_the_absolute_one_that_it_comes_to(tiny_generator: Make) -> None:
+    def tuned(rate: float, relative: bool) -> torch.Tensor:
+        generator = tiny_generator("t5")
+        texts, labels = examples(generator)
+        prompt = name_prompt(generator, NAMES, shared=2, own=0)
+        size = 1.0 if relative else float(prompt.fixed().square().mean().sqrt())
+        config = SoftPromptConfig(
+            epochs=2,
+            learning_rate=rate * size,
+            shared_learning_rate=rate * size,
+            relative_rates=relative,
+        )
+        tune(
+            prompt, generator, texts, labels, config, seed=0,
+            report=lambda done, total, figures: None,
+        )  # fmt: skip
+        return prompt.fixed()
+
+    torch.testing.assert_close(tuned(0.02, True), tuned(0.02, False))
 
 
 def test_every_label_is_tuned_on_and_held_out() -> None:
