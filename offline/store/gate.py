@@ -22,12 +22,14 @@ class ReleaseConfig(Section):
         label_drop: largest drop in a label's recall there, for labels with at least
             `label_rows` rows.
         label_rows: fewer rows than this say nothing of a label.
+        recall: smallest share of the exact nearest items that a re-indexed version may find.
     """
 
     activate: bool = True
     accuracy_drop: Annotated[float, Field(ge=0, le=1)] = 0.02
     label_drop: Annotated[float, Field(ge=0, le=1)] = 0.34
     label_rows: Annotated[int, Field(ge=1)] = 5
+    recall: Annotated[float, Field(ge=0, le=1)] = 0.95
 
 
 def reasons_against(

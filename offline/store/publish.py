@@ -51,7 +51,7 @@ class Published:
 
     Attributes:
         release: its id.
-        outcome: `activated`, `unchanged` (it was live already), `added` (not activated, as the
+        outcome: `activated`, `unchanged` (the same is live already), `added` (not activated, as the
             configuration says), `refused` (by the gate) or `rolled_back` (somebody took it out).
         reasons: why it was not activated, where nobody asked for that.
     """
@@ -90,8 +90,8 @@ def publish(
     build_version(candidate / KNOWLEDGE, task_directory, store)
     releases = ReleaseDirectory(task_directory / "releases")
     live = _live_pointer(releases)
-    if live is not None and live.release == manifest.release:
-        return Published(manifest.release, "unchanged")
+    if live is not None and _same(releases, live.release, manifest):
+        return Published(live.release, "unchanged")
     if live is not None and _rolled_back(releases, live, manifest.release):
         reason = "it was rolled back; `retrikt release activate` makes it live again"
         return Published(manifest.release, "rolled_back", (reason,))
@@ -109,7 +109,7 @@ def build_version(knowledge_file: Path, task_directory: Path, store: StoreConfig
     """Build the store version of a knowledge file, unless it is there."""
     backend = open_backend(task_directory, store)
     try:
-        backend.build(version_manifest(knowledge_file, store.hnsw), iterate_points(knowledge_file))
+        backend.build(version_manifest(knowledge_file), iterate_points(knowledge_file))
     finally:
         backend.close()
 
@@ -123,6 +123,12 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
             store.url, task=task_directory.name, api_key=os.environ.get(API_KEY)
         )
     return EdgeBackend(task_directory / "store")
+
+
+def same_release(one: ReleaseManifest, other: ReleaseManifest) -> bool:
+    """Whether two releases answer alike: the same student, items and soft labels, under whatever index."""
+    parts = ("task", "labels", "knowledge_sha256", "soft_labels_sha256", "bundle_sha256")
+    return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 
 @contextmanager
@@ -185,6 +191,17 @@ def _gate(
     places = np.array([labels.index(name) if name in labels else -1 for name in answered])
     gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
     return reasons_against(ours, places[theirs], gold, labels, config)
+
+
+def _same(releases: ReleaseDirectory, live: str, manifest: ReleaseManifest) -> bool:
+    """Whether the live release is the candidate, or the same but for another index of its items."""
+    if live == manifest.release:
+        return True
+    try:
+        theirs = releases.get(live)
+    except (CorruptArtifact, NotFound):
+        return False
+    return same_release(theirs, manifest)
 
 
 def _rolled_back(releases: ReleaseDirectory, live: LivePointer, release: str) -> bool:

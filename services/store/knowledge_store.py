@@ -26,6 +26,7 @@ from services.store.backends.base import (
     StoredItem,
     VersionManifest,
 )
+from services.store.backends.manifest import manifest_from_knowledge
 from services.store.knowledge_file import iterate_points, version_manifest
 from services.store.live_release import LIVE_NAME, LiveRelease
 from services.store.snapshots import Snapshot, SnapshotDirectory
@@ -264,7 +265,7 @@ class KnowledgeStore:
                 f"version from; this store's backend is {self._backend.engine}."
             )
         knowledge = directory / RELEASE / KNOWLEDGE
-        manifest = version_manifest(knowledge, index.version.hnsw)
+        manifest = manifest_from_knowledge(knowledge, index.version.version)
         return self._backend.build(manifest, iterate_points(knowledge))
 
     def _releases(self) -> ReleaseDirectory:

@@ -1,5 +1,6 @@
-"""The manifest of a version on disk: its file, or what its knowledge file says in its place."""
+"""The manifest of a version: its file on disk, or what its knowledge file says in its place."""
 
+import re
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,9 +13,15 @@ MANIFEST = "version.json"
 
 
 def manifest_from_knowledge(path: Path, version: str) -> VersionManifest:
-    """The manifest that a knowledge file gives. Raises CorruptArtifact where it makes another version."""
+    """The manifest that a knowledge file gives, under its own name or a re-indexed version's.
+
+    Raises:
+        CorruptArtifact: the file makes another version.
+    """
     manifest = version_manifest(path)
-    if manifest.version != version:
+    if version != manifest.version:
+        if re.fullmatch(rf"{manifest.version}-\d+", version):
+            return manifest.model_copy(update={"version": version})
         raise CorruptArtifact(
             f"The knowledge file {path} makes the store version {manifest.version}, not {version}.",
             hint="Restore the knowledge file of the release.",
