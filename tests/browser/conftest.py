@@ -18,6 +18,9 @@ from tiny_task import TinyTask, build_task
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 MISSING = "No Chromium on the PATH: `apt-get install chromium` on Debian, or name one in RETRIKT_CHROMIUM."
+PATIENCE_MS = 15_000
+"""For a machine that has other things to do; a test that passes does not wait for it."""
+
 DESKTOP = {"width": 1280, "height": 900}
 
 
@@ -37,12 +40,13 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture
 def open_page(browser: Browser) -> Iterator[OpenPage]:
     """Opens pages of a service; afterwards none may have broken its policy, thrown, or asked elsewhere."""
+    expect.set_options(timeout=PATIENCE_MS)
     contexts: list[BrowserContext] = []
     faults: list[str] = []
 
     def open_one(url: str, *, path: str = "/", **settings: Any) -> Page:
         context = browser.new_context(**{"viewport": DESKTOP, **settings})
-        context.set_default_timeout(15_000)
+        context.set_default_timeout(PATIENCE_MS)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(f"thrown: {error}"))

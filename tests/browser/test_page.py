@@ -204,6 +204,17 @@ def test_a_text_that_is_too_long_can_be_cut(service: Service, open_page: OpenPag
     expect(alert).to_be_empty()
 
 
+def test_more_than_the_service_reads_is_refused_and_not_taken_for_an_absence(
+    service: Service, open_page: OpenPage
+) -> None:
+    page = open_page(url_of(service))
+    page.evaluate("document.getElementById('text').value = 'printer '.repeat(400_000)")
+    page.get_by_role("button", name="Classify", exact=True).click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Too much at once")
+    expect(alert).to_contain_text("body_too_large")
+
+
 def test_nothing_to_classify_is_said_before_anything_is_sent(
     service: Service, open_page: OpenPage
 ) -> None:
@@ -289,12 +300,15 @@ def test_another_release_is_named_from_its_first_answer_on(
 ) -> None:
     with student(task) as service:
         page = open_page(url_of(service))
+        example = page.get_by_role("button", name="wifi slow again")
         facts = page.get_by_role("complementary", name="Release")
         expect(facts).to_contain_text(task.one)
         task.releases.activate(task.two)
         until(lambda: service.release() == task.two)
-        classify(page, "wifi slow")
+        example.click()
         expect(facts).to_contain_text(task.two)
+        expect(winner(page)).to_contain_text("about the network")
+        expect(example).to_be_focused()
 
 
 def test_an_answer_that_comes_late_does_not_replace_a_newer_one(

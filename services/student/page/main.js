@@ -22,6 +22,7 @@ const health = { health: part("health"), text: part("health-text"), refused: par
 let info = null;
 let names = new Map();
 let keyInUse = "";
+let examplesShown = "[]";
 let underWay = null;
 
 listen();
@@ -36,7 +37,7 @@ function listen() {
     field.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
       event.preventDefault();
-      submit();
+      if (!event.repeat) submit();
     });
     field.addEventListener("input", () => {
       field.removeAttribute("aria-invalid");
@@ -76,12 +77,13 @@ async function submit({ truncate } = {}) {
     const inputs = texts.length === 1 ? texts[0] : texts;
     const { body, roundTrip } = await classify(inputs, { truncate, signal: own.signal });
     await keepUp(body);
+    if (own.signal.aborted) return;
     clearTrouble(trouble);
     const offerKey = info?.keys?.text ? askForKey : null;
     announcement.textContent = showAnswer(answer, texts, body, roundTrip, nameOf, offerKey);
-    bringIntoView(answer);
+    bringIntoView(answer, part("answer-title"));
   } catch (error) {
-    if (error.kind !== "replaced") fail(error);
+    if (!own.signal.aborted) fail(error);
   } finally {
     if (underWay === own) answer.removeAttribute("aria-busy");
   }
@@ -93,7 +95,7 @@ function fail(error) {
   showTrouble(trouble, error, { retry: () => submit(), cut: () => submit({ truncate: true }) });
   if (error.kind === "unreachable" || error.status === 503) refreshHealth();
   if (error.status === 401 || error.status === 403) askForKey();
-  else bringIntoView(trouble);
+  else bringIntoView(trouble, trouble);
 }
 
 /** An answer may be the first to tell that another release serves, or that the store went or came. */
@@ -175,6 +177,10 @@ function showExamples(served) {
   const examples = (served?.examples ?? []).filter(
     (example) => Array.isArray(example) === served.pair,
   );
+  const shown = JSON.stringify(examples);
+  // Made anew only where they differ: one of them may have the focus.
+  if (shown === examplesShown) return;
+  examplesShown = shown;
   part("examples").hidden = examples.length === 0;
   part("example-list").replaceChildren(
     ...examples.map((example) => {
@@ -222,8 +228,8 @@ function refreshHealthIfSeen() {
   if (!document.hidden) refreshHealth();
 }
 
-/** Scroll only where the beginning would be out of sight, as on a phone. */
-function bringIntoView(shown) {
-  const { top } = shown.getBoundingClientRect();
-  if (top < 0 || top > 0.7 * window.innerHeight) shown.scrollIntoView({ block: "start" });
+/** Scroll to the beginning of what is shown, only where its head would be out of sight, as on a phone. */
+function bringIntoView(shown, head) {
+  const { top, bottom } = head.getBoundingClientRect();
+  if (top < 0 || bottom > window.innerHeight) shown.scrollIntoView({ block: "start" });
 }
