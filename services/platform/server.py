@@ -14,6 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from services.platform.errors import AddressInUse, InvalidConfig, NotReady
+from services.platform.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
 
@@ -67,18 +68,15 @@ def bind(host: str, port: int) -> socket.socket:
 
 def serve(
     create_app: Callable[[], ASGIApp],
+    settings: ServiceSettings,
     *,
-    host: str,
-    port: int,
-    drain_seconds: float = 10.0,
     on_bound: Callable[[str], None] | None = None,
 ) -> None:
     """Serve an application until SIGTERM or SIGINT, then finish the requests under way and return.
 
     Args:
         create_app: called once the port is ours; may load as long as it likes.
-        host, port: where to listen.
-        drain_seconds: how long running requests may take to finish.
+        settings: where to listen, and how long running requests may take to finish.
         on_bound: told the URL once the port is ours, before anything is loaded.
 
     Raises:
@@ -86,7 +84,7 @@ def serve(
         NotReady: the application's lifespan failed.
         RetriktError: whatever `create_app` raises.
     """
-    listener = bind(host, port)
+    listener = bind(settings.host, settings.port)
     try:
         url = url_of(listener)
         if on_bound is not None:
@@ -97,7 +95,7 @@ def serve(
             access_log=False,
             log_config=None,
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(drain_seconds)),
+            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
             server_header=False,
             proxy_headers=False,
         )

@@ -100,19 +100,5 @@ def _examples(task_dir: Path) -> list[Example]:
 
 
 def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGTERM, then finish the requests under way.
-
-    Args:
-        settings: of the service.
-        on_bound: told the URL once the port is taken.
-
-    Raises:
-        AddressInUse, InvalidConfig, NotReady: see `services.platform.server.serve`.
-    """
-    serve(
-        lambda: create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        drain_seconds=settings.drain_seconds,
-        on_bound=on_bound,
-    )
+    """Serve until SIGTERM, then finish the requests under way; see `services.platform.server.serve`."""
+    serve(lambda: create_app(settings), settings, on_bound=on_bound)

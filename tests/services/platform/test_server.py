@@ -22,6 +22,7 @@ import asyncio
 from fastapi import FastAPI
 from services.platform.logs import configure_logs
 from services.platform.server import serve
+from services.platform.settings import ServiceSettings
 configure_logs("toy")
 def create():
     app = FastAPI()
@@ -33,7 +34,7 @@ def create():
     async def root() -> str:
         return "here"
     return app
-serve(create, host="127.0.0.1", port=0, on_bound=lambda url: print(url, flush=True))
+serve(create, ServiceSettings(host="127.0.0.1", port=0), on_bound=lambda url: print(url, flush=True))
 """
 
 
@@ -88,8 +89,9 @@ def test_a_service_whose_start_fails_is_an_error_and_frees_its_port() -> None:
 
     urls: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
+    settings = ServiceSettings(host="127.0.0.1", port=0)
     with pytest.raises(NotReady, match="did not start"):
-        serve(lambda: FastAPI(lifespan=lifespan), host="127.0.0.1", port=0, on_bound=urls.append)
+        serve(lambda: FastAPI(lifespan=lifespan), settings, on_bound=urls.append)
     assert signal.getsignal(signal.SIGTERM) is before
     bind("127.0.0.1", int(urls[0].rsplit(":", 1)[1])).close()
 
