@@ -153,15 +153,11 @@ def iterate_points(path: Path, batch_size: int = 1024) -> Iterator[PointBatch]:
             )
 
 
-def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionManifest:
+def version_manifest(path: Path) -> VersionManifest:
     """The manifest of the store version that is built from a knowledge file.
 
     The version's name is `v-` and 12 hex digits of the file's hash: the same file gives the same
     version, its graph's parameters included.
-
-    Args:
-        path: the knowledge file.
-        hnsw: of a version that is to have another graph than the file says, and so another name.
 
     Raises:
         CorruptArtifact: missing, truncated, damaged or foreign, empty, or without vectors.
@@ -184,7 +180,7 @@ def version_manifest(path: Path, hnsw: HnswParameters | None = None) -> VersionM
         dimensions=schema.field("vector").type.list_size,
         count=count,
         knowledge_sha256=digest,
-        hnsw=hnsw or metadata.hnsw or HnswParameters(),
+        hnsw=metadata.hnsw or HnswParameters(),
         counts=counts,
     )
 

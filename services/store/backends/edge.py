@@ -39,8 +39,8 @@ from services.store.backends.base import (
     version_not_found,
 )
 from services.store.backends.edge_build import build_in_child
-from services.store.backends.manifest import MANIFEST, manifest_from_knowledge, read_manifest
 from services.store.backends.edge_shard import OpenShard
+from services.store.backends.manifest import MANIFEST, manifest_from_knowledge, read_manifest
 from services.store.backends.sealed import (
     SUMS,
     OwnedDirectory,
