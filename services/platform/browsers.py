@@ -1,6 +1,6 @@
 """What browsers are told: who may call the service from another origin, and what an answer is allowed to do."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from fastapi import APIRouter, FastAPI
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -18,6 +18,8 @@ SECURITY_HEADERS = (
     (b"cache-control", b"no-store"),
 )
 
+_NAMES = frozenset(name for name, _ in SECURITY_HEADERS)
+
 _DOCUMENTS_POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -30,11 +32,14 @@ _DOCUMENTS_POLICY = "; ".join(
 )
 
 
-def with_security_headers(headers: Iterable[Header]) -> list[Header]:
+def with_security_headers(headers: Collection[Header]) -> list[Header]:
     """An answer's headers, and those of `SECURITY_HEADERS` that are not among them."""
-    own = list(headers)
-    given = {name for name, _ in own}
-    return [*own, *(pair for pair in SECURITY_HEADERS if pair[0] not in given)]
+    for name, _ in headers:
+        if name in _NAMES:
+            given = {name for name, _ in headers}
+            missing = (pair for pair in SECURITY_HEADERS if pair[0] not in given)
+            return [*headers, *missing]
+    return [*headers, *SECURITY_HEADERS]
 
 
 def allow_origins(app: FastAPI, origins: Sequence[str], exposed: Sequence[str]) -> None:

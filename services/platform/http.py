@@ -3,9 +3,9 @@
 An error's body is Text Embeddings Inference's, `{"error", "error_type"}`, with a stable `code` added.
 """
 
+import random
 import re
 import time
-import uuid
 from typing import Any
 
 import orjson
@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.platform.browsers import with_security_headers
@@ -33,10 +34,8 @@ REQUEST_ID_HEADER = "x-request-id"
 _ACCEPTABLE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 
-class JsonResponse(Response):
-    """JSON by orjson, NumPy arrays included."""
-
-    media_type = "application/json"
+class JsonResponse(JSONResponse):
+    """JSON by orjson, NumPy arrays included. The OpenAPI document has the models of JSON answers alone."""
 
     def render(self, content: Any) -> bytes:
         return orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS)
@@ -113,7 +112,7 @@ class RequestIdMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _given_id(scope) or uuid.uuid4().hex
+        request_id = _given_id(scope) or _new_id()
         scope.setdefault("state", {})["request_id"] = request_id
         header = (REQUEST_ID_HEADER.encode(), request_id.encode())
         status: int | None = None
@@ -219,6 +218,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
         return {"type": "http.request", "body": body, "more_body": False}
 
     return replayed
+
+
+def _new_id() -> str:
+    """128 random bits. An id is no secret: those of the operating system would cost six times as much."""
+    return f"{random.getrandbits(128):032x}"
 
 
 def _given_id(scope: Scope) -> str | None:

@@ -75,6 +75,7 @@ class MetricsMiddleware:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._known: dict[tuple[str, str], tuple[Counter, Histogram]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -94,10 +95,19 @@ class MetricsMiddleware:
             await self._app(scope, receive, watch)
         finally:
             self._metrics.in_flight.dec()
-            route = route_of(scope)
             outcome = scope.get(OUTCOME) or ("ok" if status < 400 else f"status_{status}")
-            self._metrics.requests.labels(route, outcome).inc()
-            self._metrics.seconds.labels(route).observe(time.perf_counter() - started)
+            requests, seconds = self._of(route_of(scope), outcome)
+            requests.inc()
+            seconds.observe(time.perf_counter() - started)
+
+    def _of(self, route: str, outcome: str) -> tuple[Counter, Histogram]:
+        """The two metrics of a route and outcome; looking them up costs more than counting does."""
+        found = self._known.get((route, outcome))
+        if found is None:
+            metrics = self._metrics
+            found = (metrics.requests.labels(route, outcome), metrics.seconds.labels(route))
+            self._known[route, outcome] = found
+        return found
 
 
 def route_of(scope: Scope) -> str:
