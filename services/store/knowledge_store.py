@@ -1,7 +1,7 @@
 """The knowledge store as one object: versions, releases and snapshots; knows nothing of HTTP."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.platform.errors import (
+    CorruptArtifact,
     IncompatibleArtifacts,
     NotFound,
     ReleaseNotFound,
@@ -130,7 +131,10 @@ class KnowledgeStore:
         manifest = self.manifest(version)
         sealed_at = manifest.created_at
         age = None if sealed_at is None else (datetime.now(UTC) - sealed_at).total_seconds()
-        live = self._live is not None and self._live.version_or_none() == manifest.version
+        live = False
+        # A damaged pointer is told where it is needed; figures do without.
+        with suppress(CorruptArtifact, NotFound):
+            live = self._live is not None and self._live.version_or_none() == manifest.version
         return Statistics(manifest, self._counts(manifest), age, live)
 
     def releases(self) -> tuple[list[ReleaseManifest], LivePointer | None]:

@@ -60,7 +60,7 @@ def store_router(
         summary="Nearest items of a batch of vectors",
         description="Takes the permission `read`, and `text` too for `with_items`.",
         response_model=SearchAnswer,
-        openapi_extra=_body(SearchRequest),
+        openapi_extra=_body(SearchRequest, vectors=settings.max_batch, k=settings.max_k),
         dependencies=read,
     )
     async def search(
@@ -124,7 +124,7 @@ def store_router(
         "/v1/versions/{version}/items",
         summary="Texts, labels and origins of items",
         response_model=ItemsAnswer,
-        openapi_extra=_body(ItemsRequest),
+        openapi_extra=_body(ItemsRequest, ids=settings.max_ids),
         dependencies=text,
     )
     async def items(
@@ -170,6 +170,10 @@ def _parse(model: type[M], body: bytes) -> M:
         raise RequestValidationError(error.errors(include_url=False)) from error
 
 
-def _body(model: type[BaseModel]) -> dict[str, Any]:
+def _body(model: type[BaseModel], **limits: int) -> dict[str, Any]:
+    """The body in the OpenAPI document, with this service's limits of its lists and numbers."""
     schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    for name, limit in limits.items():
+        field = schema["properties"][name]
+        field["maxItems" if field["type"] == "array" else "maximum"] = limit
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -231,6 +231,12 @@ def test_the_openapi_document_names_bodies_answers_and_errors(client: TestClient
     post = document["paths"]["/v1/versions/{version}/search"]["post"]
     body = post["requestBody"]["content"]["application/json"]["schema"]
     assert set(body["properties"]) == {"vectors", "k", "exact", "with_items"}
+    assert (body["properties"]["vectors"]["maxItems"], body["properties"]["k"]["maximum"]) == (
+        4,
+        300,
+    )
+    answer = post["responses"]["200"]["content"]["application/json"]["schema"]
+    assert answer == {"$ref": "#/components/schemas/SearchAnswer"}
     assert set(post["responses"]) >= {"200", "404", "413", "422", "429", "503"}
     assert "ErrorAnswer" in document["components"]["schemas"]
     info = client.get("/info").json()
