@@ -36,6 +36,7 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
         task.label_ids(examples),
         labeller.embed(examples.texts, examples.pairs),
         names,
+        sides=None if examples.pairs is None else (examples.texts, examples.pairs),
     )
     reward = Reward(config.reward, labeller, names, training)
     tuned = load_prompts(inputs["soft_prompt"], task.labels)

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.tasks.normal_form import letters_and_digits
 from offline.teacher.rewards import RewardBatch, reward_term
 from offline.teacher.text_memory import ORDERS, ngrams, share_of, words_of
 
@@ -72,9 +71,19 @@ def new_meaning(batch: RewardBatch) -> Values:
 def no_copy(batch: RewardBatch) -> Values:
     """1 unless the sample says what one training text says; 0 for a copy.
 
-    It falls from 1 as more than half of the sample's three-word sequences are found in one training text.
+    It falls from 1 as more than half of the sample's three-word sequences are found in one training text. A
+    pair gets no more than the mean of its two texts, each held against the texts of its side: the first
+    text of one example and the second of another are two copies.
     """
-    return np.array([_no_copy(text, batch) for text in batch.whole], dtype=np.float32)
+    values = np.array([_new(batch.training.known.share_of(text)) for text in batch.whole])
+    if batch.training.sides is not None and batch.pairs is not None:
+        first, second = batch.training.sides
+        of_sides = [
+            (_new(first.share_of(text)) + _new(second.share_of(pair))) / 2
+            for text, pair in zip(batch.texts, batch.pairs, strict=True)
+        ]
+        values = np.minimum(values, of_sides)
+    return np.asarray(values, dtype=np.float32)
 
 
 @reward_term("length")
@@ -106,17 +115,7 @@ def no_label_words(batch: RewardBatch) -> Values:
     return values
 
 
-def _no_copy(text: str, batch: RewardBatch) -> float:
-    if letters_and_digits(text) in batch.training.forms:
-        return 0.0
-    found = set(ngrams(words_of(text), 3))
-    shared: dict[int, int] = {}
-    for ngram in found:
-        for row in batch.training.holders.get(ngram, ()):
-            shared[row] = shared.get(row, 0) + 1
-    if not shared:
-        return 1.0
-    share = max(shared.values()) / len(found)
+def _new(share: float) -> float:
     return min(1.0, (1 - share) / (1 - _SHARED_FREELY))
 
 

@@ -80,20 +80,51 @@ class LabelledTexts:
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingTexts:
-    """The training texts, and what is usual in them.
+class KnownTexts:
+    """Texts that samples may turn out to be copies of.
 
     Attributes:
         forms: letters and digits of each text.
         holders: which texts each sequence of three words occurs in.
+    """
+
+    forms: frozenset[str]
+    holders: Mapping[Ngram, Sequence[int]] = field(repr=False)
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> "KnownTexts":
+        holders: dict[Ngram, list[int]] = {}
+        for row, text in enumerate(texts):
+            for ngram in set(ngrams(words_of(text), 3)):
+                holders.setdefault(ngram, []).append(row)
+        return cls(frozenset(map(letters_and_digits, texts)), holders)
+
+    def share_of(self, text: str) -> float:
+        """How much of a text one of these has: 1 for a copy, else the share of its three-word sequences."""
+        if letters_and_digits(text) in self.forms:
+            return 1.0
+        found = set(ngrams(words_of(text), 3))
+        shared: Counter[int] = Counter()
+        for ngram in found:
+            shared.update(self.holders.get(ngram, ()))
+        return max(shared.values()) / len(found) if shared else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingTexts:
+    """The training texts, and what is usual in them.
+
+    Attributes:
+        known: the texts, pairs joined.
+        sides: the first texts and the second texts of a pair task.
         lengths: (4,) the shortest length in words, the 5 % and the 95 % quantile, and the longest.
         nearest: median cosine similarity of a text to its nearest fellow of the same label.
         label_words: (labels,) share of a text's words that are its label's: the largest that is usual (95 %
             quantile of the label's texts).
     """
 
-    forms: frozenset[str]
-    holders: Mapping[Ngram, Sequence[int]] = field(repr=False)
+    known: KnownTexts
+    sides: tuple[KnownTexts, KnownTexts] | None
     lengths: tuple[float, float, float, float]
     nearest: float
     label_words: NDArray[np.float32]
@@ -105,13 +136,10 @@ class TrainingTexts:
         labels: NDArray[np.int64],
         embeddings: NDArray[np.float32],
         label_words: Sequence[str],
+        sides: tuple[Sequence[str], Sequence[str]] | None = None,
     ) -> "TrainingTexts":
-        """Measure labelled training texts; pairs are joined by the caller."""
+        """Measure labelled training texts; those of pairs are joined by the caller, who gives both sides too."""
         words = [words_of(text) for text in texts]
-        holders: dict[Ngram, list[int]] = {}
-        for row, text in enumerate(words):
-            for ngram in set(ngrams(text, 3)):
-                holders.setdefault(ngram, []).append(row)
         counts = np.array([len(text) for text in words])
         low, high = np.quantile(counts, [0.05, 0.95])
         shares = np.array(
@@ -122,8 +150,8 @@ class TrainingTexts:
             for label in range(len(label_words))
         ]
         return cls(
-            forms=frozenset(map(letters_and_digits, texts)),
-            holders=holders,
+            known=KnownTexts.of(texts),
+            sides=None if sides is None else (KnownTexts.of(sides[0]), KnownTexts.of(sides[1])),
             lengths=(float(counts.min()), float(low), float(high), float(counts.max())),
             nearest=_nearest_fellow(embeddings, labels),
             label_words=np.array(usual, dtype=np.float32),

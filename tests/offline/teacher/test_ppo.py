@@ -74,10 +74,12 @@ QUICK = PPOConfig(
 )  # fmt: skip
 
 
-def test_ppo_raises_the_reward_that_each_label_asks_for(tiny_generator: Make) -> None:
-    generator = tiny_generator("gpt2", max_tokens=6)
+@pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])
+def test_ppo_raises_the_reward_that_each_label_asks_for(tiny_generator: Make, kind: str) -> None:
+    generator = tiny_generator(kind, max_tokens=6)
     before = {name: tensor.clone() for name, tensor in generator.model.model.state_dict().items()}
-    improved = run_ppo(generator, QUICK)
+    rates = {"learning_rate": 0.2, "shared_learning_rate": 0.1, "relative_rates": True, "steps": 20}
+    improved = run_ppo(generator, QUICK.model_copy(update={} if kind == "gpt2" else rates))
     held_out = [row["held_out_reward"] for row in improved.rows if "held_out_reward" in row]
     assert improved.best_step > 0
     # Random weights write a colour by chance; both labels want their own in every word.

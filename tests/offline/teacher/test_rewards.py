@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from offline.teacher.encoder import load_encoder
+from offline.teacher.judge import joined
 from offline.teacher.rewards import Reward, RewardBatch, RewardConfig, load_terms, reward_term
 from offline.teacher.text_memory import LabelledTexts, TrainingTexts
 from services.platform.errors import InvalidConfig
@@ -250,6 +251,35 @@ def test_a_pair_is_rewarded_as_a_whole(labeller: HeadlessLabeller) -> None:
     )
     assert np.all(rewarded.parts["new_wording"] < 1), "the first texts are the same"
     assert np.all(rewarded.parts["new_wording"] > 0), "the second texts are not"
+
+
+def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessLabeller) -> None:
+    firsts = ["the printer on the second floor jams", "I forgot my password at home"]
+    seconds = ["nothing comes out of it today", "who can set another one for me"]
+    texts = joined(firsts, seconds)
+    labels = np.array([1, 0])
+    training = TrainingTexts.of(
+        texts, labels, labeller.embed(texts), LABELS, sides=(firsts, seconds)
+    )
+    reward = Reward(RewardConfig(weights={"no_copy": 1.0}), labeller, LABELS, training)
+    new = "paper keeps getting stuck in the tray"
+    pairs = {
+        (firsts[0], seconds[0]): 0.0,
+        (firsts[0], seconds[1]): 0.0,
+        (firsts[0], new): 0.5,
+        (new, seconds[1]): 0.5,
+        # A first text in the second's place says something else.
+        (new, firsts[0]): 1.0,
+        (new, new): 1.0,
+    }
+    rewarded, _ = reward(
+        [first for first, _ in pairs],
+        [second for _, second in pairs],
+        np.zeros(len(pairs), dtype=np.int64),
+        np.full(len(pairs), True),
+        LabelledTexts.none(),
+    )
+    assert rewarded.total.tolist() == pytest.approx(list(pairs.values()))
 
 
 def test_users_register_terms_of_their_own(
