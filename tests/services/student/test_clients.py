@@ -1,13 +1,21 @@
 """Clients that people have already: Hugging Face's own, and those of Text Embeddings Inference."""
 
+import json
+import re
+import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+import tiny_release
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 from tiny_task import Service, TinyTask, student
 
+from services.student.settings import StudentSettings
+
+API = Path(__file__).parents[3] / "docs/api.md"
 KEY = "a-key-of-the-readers"
 
 
@@ -73,3 +81,28 @@ def test_curl_posts_a_text_a_pair_of_lists_and_a_file(service: Service) -> None:
 def test_health_of_text_embeddings_inference_is_200_and_needs_no_key(service: Service) -> None:
     response = service.http.get("/health", headers={"authorization": ""})
     assert (response.status_code, response.content) == (200, b"")
+
+
+def documented_calls() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", API.read_text(encoding="utf-8"), re.DOTALL)
+    return [block for block in blocks if block.startswith("curl")]
+
+
+@pytest.mark.parametrize("call", documented_calls())
+def test_the_calls_of_the_documentation_are_answered(service: Service, call: str) -> None:
+    call = call.replace("\\\n", " ").replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+    call = call.replace("/helpdesk/", f"/{tiny_release.TASK}/")
+    words = [*shlex.split(call), "--noproxy", "*", "-H", f"authorization: Bearer {KEY}"]
+    answer = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+    if isinstance(answer, dict):
+        assert answer["outputs"][0]["data"] == ["printer"]
+    else:
+        assert answer[0][0]["label"] == "printer"
+        assert answer[1]["code"] == "invalid_request"
+
+
+def test_the_settings_of_the_documentation_are_settings() -> None:
+    lines = [line for line in API.read_text(encoding="utf-8").splitlines() if "RETRIKT_" in line]
+    names = re.findall(r"`(?:RETRIKT_STUDENT|…)_([A-Z_]+)`", "\n".join(lines))
+    assert len(names) >= 10
+    assert {name.lower() for name in names} <= set(StudentSettings.model_fields)
