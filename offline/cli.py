@@ -67,6 +67,48 @@ def run(
 
 
 @app.command()
+def rebuild(
+    config: Config = "helpdesk",
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, help="Write new samples; kept for later rebuilds that are given none."),
+    ] = None,
+    store_only: Annotated[
+        bool,
+        typer.Option(
+            help="Index the live release's knowledge file into a new version; run nothing."
+        ),
+    ] = False,
+    overrides: Overrides = None,
+    output: Output = RUNS,
+) -> None:
+    """Bring the live release up to date: what a scheduler calls. Its summary is JSON on standard output.
+
+    Exit status: 0 activated, unchanged, only added, or kept rolled back; 9 refused by the gate; 8 another
+    run works in the task's directory; 6 the disk is full; 5 the store does not answer; 4 files are damaged;
+    3 nothing is live (--store-only); 2 the configuration or the data is wrong.
+    """
+    from offline import run as pipeline
+    from offline.rebuild import rebuild as bring_up_to_date
+
+    if store_only and seed is not None:
+        raise InvalidConfig(
+            "--store-only writes no samples, so there is nothing to seed.", hint="Leave --seed out."
+        )
+    settings = pipeline.load(config, overrides or [])
+    task = pipeline.TaskRun(settings, output, _console(stderr=True))
+    try:
+        rebuilt = bring_up_to_date(task, seed=seed, store_only=store_only)
+    except RetriktError as error:
+        failed = {"task": settings.task.name, "outcome": "failed", "code": error.code}
+        print(json.dumps({**failed, "reasons": [str(error)]}, indent=1))
+        raise
+    print(rebuilt.as_json())
+    if rebuilt.exit_status:
+        raise typer.Exit(rebuilt.exit_status)
+
+
+@app.command()
 def evaluate(
     config: Config = "helpdesk",
     seeds: Annotated[list[int] | None, typer.Option(help="For example: --seeds 0 1 2")] = None,
@@ -177,13 +219,13 @@ def release_rollback(task_dir: TaskDirectory = None) -> None:
     print(f"live: {pointer.release} (before: {pointer.previous or 'none'})")
 
 
-def _console() -> Console:
-    """Standard output; progress goes there on a terminal, else as JSON events to standard error."""
+def _console(*, stderr: bool = False) -> Console:
+    """Standard output or error; progress goes there on a terminal, else as JSON events to standard error."""
     from services.platform.logs import configure_logs
 
-    terminal = sys.stdout.isatty()
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
     configure_logs("retrikt", "warning" if terminal else "info")
-    return Console(width=None if terminal else 140)
+    return Console(width=None if terminal else 140, stderr=stderr)
 
 
 def _say_where(url: str) -> None:

@@ -25,7 +25,7 @@ class SearchRequest(BaseModel):
         with_items: answer texts, labels and origins too.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     vectors: Annotated[list[Annotated[list[Number], Field(min_length=1)]], Field(min_length=1)]
     k: Annotated[int, Field(ge=1)] = 16
@@ -62,7 +62,7 @@ class SearchAnswer(BaseModel):
 class ItemsRequest(BaseModel):
     """Ids of the items that are looked up."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 

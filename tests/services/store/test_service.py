@@ -116,6 +116,18 @@ VECTOR = [0.25] * 16
         ({"vectors": [[1e39] * 16]}, 422, "invalid_request", "vectors.0.0: Input should be less"),
         ({"vectors": [VECTOR], "k": 0}, 422, "invalid_request", "k: Input should be greater"),
         ({"vectors": [VECTOR], "k": 301}, 422, "invalid_request", "at most 300 is taken"),
+        (
+            {"vectors": [VECTOR], "k": True},
+            422,
+            "invalid_request",
+            "k: Input should be a valid int",
+        ),
+        (
+            {"vectors": [["1.5"] * 16]},
+            422,
+            "invalid_request",
+            "vectors.0.0: Input should be a valid",
+        ),
         ({"vectors": [VECTOR], "K": 3}, 422, "invalid_request", "K: Extra inputs"),
         ({"vectors": [VECTOR] * 5}, 413, "batch_too_large", "5 vectors in one request, at most 4"),
     ],

@@ -1,0 +1,175 @@
+"""Rebuilding as a job: what a scheduler calls to bring a task's live release up to date.
+
+A rebuild runs the stages whose inputs have changed, puts the release before the gate and makes it live.
+One runs at a time in a task's directory; what became of the last one lies there in `rebuild.json`.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from filelock import FileLock, Timeout
+
+from offline.pipeline.chain import Step, run_lock
+from offline.run import TaskRun
+from offline.stages.index import CANDIDATE
+from offline.store.publish import Published, same_release
+from offline.store.reindex import reindex, restore_version
+from services.platform.errors import AlreadyRunning, CorruptArtifact, NotFound
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import ReleaseManifest, read_release_manifest
+
+log = structlog.get_logger(__name__)
+
+SUMMARY = "rebuild.json"
+REFUSED_STATUS = 9
+"""Exit status where the gate refused the release; no error of ours has it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What became of a rebuild.
+
+    Attributes:
+        task: name of the task.
+        outcome: `activated`; `unchanged`, where what was made is live already; `added`, where the
+            configuration says not to activate; `refused` by the gate; `rolled_back`, where somebody
+            has gone back from this release, which is respected.
+        release: that was made.
+        live: release that serves now, if there is one.
+        store_version: that the live release searches.
+        seed: that the samples are written with.
+        kept_seed: seed of the next rebuild that is given none; None takes the configuration's.
+        ran: stages that had to run, each with its reason.
+        reasons: why the release is not live.
+        recall: of the new index, where an index was all that was asked for.
+        seconds: that it took.
+    """
+
+    task: str
+    outcome: str
+    release: str
+    live: str | None
+    store_version: str | None
+    seed: int
+    kept_seed: int | None
+    ran: dict[str, str]
+    reasons: tuple[str, ...]
+    recall: float | None
+    seconds: float
+
+    @property
+    def exit_status(self) -> int:
+        return REFUSED_STATUS if self.outcome == "refused" else 0
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+
+def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False) -> Rebuilt:
+    """Bring a task's release up to date.
+
+    Args:
+        task: configuration and directory.
+        seed: asks for new samples. It is kept for later rebuilds once its release is accepted, so
+            that a scheduled one does not go back to the older samples.
+        store_only: run no stage; index the live release's knowledge file into a new version.
+
+    Raises:
+        AlreadyRunning: another rebuild, or a run, works in the task's directory.
+        RetriktError: whatever a stage raises. Finished stages are kept and the live release stays.
+    """
+    started = time.perf_counter()
+    with _only_one(task.directory):
+        kept = _kept_seed(task.directory)
+        number = next(s for s in (seed, kept, task.config.seed) if s is not None)
+        ran: dict[str, str] = {}
+        recall = None
+        if store_only:
+            with run_lock(task.directory):
+                made = reindex(task.directory, task.config.store, task.config.release)
+            published, recall = made.published, made.recall
+        else:
+            steps = list(task.plan(number))
+            ran = {step.stage: step.reason for step in steps if step.runs}
+            published = _run(task, number, steps)
+        live = _live(task.directory)
+        rebuilt = Rebuilt(
+            task=task.config.task.name,
+            outcome=published.outcome,
+            release=published.release,
+            live=live.release if live else None,
+            store_version=live.store_version if live else None,
+            seed=number,
+            kept_seed=kept if seed is None or published.outcome == "refused" else seed,
+            ran=ran,
+            reasons=published.reasons,
+            recall=recall,
+            seconds=round(time.perf_counter() - started, 3),
+        )
+        _write(task.directory / SUMMARY, rebuilt.as_json())
+    log.info("rebuilt", outcome=rebuilt.outcome, release=rebuilt.release, seconds=rebuilt.seconds)
+    return rebuilt
+
+
+def _run(task: TaskRun, seed: int, steps: Sequence[Step]) -> Published:
+    """Run and publish, unless every stage is up to date and what it made is live already."""
+    live = _live(task.directory)
+    if live is not None and not any(step.runs for step in steps):
+        key = next(step.key for step in steps if step.stage == "index")
+        made = read_release_manifest(task.directory / "stages" / "index" / str(key) / CANDIDATE)
+        if same_release(made, live):
+            with run_lock(task.directory):
+                restore_version(task.directory, task.config.store, live)
+            return Published(live.release, "unchanged")
+    published = task.run(seed)
+    assert published is not None, "a whole run publishes"
+    return published
+
+
+def _live(directory: Path) -> ReleaseManifest | None:
+    """The live release; None where there is none, or it is damaged: a rebuild is the way out of that."""
+    releases = ReleaseDirectory(directory / "releases")
+    try:
+        pointer = releases.live()
+        return None if pointer is None else releases.get(pointer.release)
+    except (CorruptArtifact, NotFound) as error:
+        log.warning("live_release_unreadable", reason=str(error))
+        return None
+
+
+@contextmanager
+def _only_one(directory: Path) -> Iterator[None]:
+    """Hold the lock of rebuilds; it goes with the process that held it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(directory / ".rebuild.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise AlreadyRunning(
+            f"Another rebuild works in {directory}.", hint="Wait for it to end."
+        ) from error
+
+
+def _kept_seed(directory: Path) -> int | None:
+    try:
+        told: Any = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
+        kept = told.get("kept_seed")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return kept if isinstance(kept, int) else None
+
+
+def _write(path: Path, text: str) -> None:
+    aside = path.with_name(f".{path.name}.aside")
+    with aside.open("w", encoding="utf-8") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
