@@ -133,11 +133,12 @@ def entrypoint(directory: Path, *arguments: str, **environment: str) -> list[str
 
 def test_a_job_puts_its_store_version_on_the_qdrant_server_of_the_stack(tmp_path: Path) -> None:
     url = "http://qdrant:6333"
-    handed = entrypoint(tmp_path, "run", "helpdesk", "--seed", "1", RETRIKT_JOBS_QDRANT_URL=url)
-    assert handed == [
-        *("run", "helpdesk", "--seed", "1"),
-        *("--set", "store.backend=server", "--set", f"store.url={url}"),
-    ]
+    for job in ("run", "rebuild"):
+        handed = entrypoint(tmp_path, job, "helpdesk", "--seed", "1", RETRIKT_JOBS_QDRANT_URL=url)
+        assert handed == [
+            *(job, "helpdesk", "--seed", "1"),
+            *("--set", "store.backend=server", "--set", f"store.url={url}"),
+        ]
 
 
 def test_without_a_server_and_for_other_commands_the_arguments_stay_as_they_are(
