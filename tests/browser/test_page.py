@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import pytest
 import tiny_release
 from page_under_test import OpenPage, classify, rows, url_of, winner
-from playwright.sync_api import Route, expect
+from playwright.sync_api import Browser, Route, expect
 from tiny_task import Service, TinyTask, answers, build_task, free_port, student, until
 
 from services.platform.errors import Overloaded
@@ -293,6 +293,31 @@ def test_a_service_without_a_release_says_so(task: TinyTask, open_page: OpenPage
         until(lambda: answers(service, "/readyz"))
         alert.get_by_role("button", name="Try again").click()
         expect(winner(page)).to_contain_text("about the network")
+
+
+def test_a_release_that_is_refused_is_told_while_the_one_before_serves(
+    task: TinyTask, open_page: OpenPage
+) -> None:
+    with student(task) as service:
+        task.point_at("r-000000000000")
+        until(lambda: service.http.get("/readyz").json()["refused"])
+        page = open_page(url_of(service))
+        facts = page.get_by_role("complementary", name="Release")
+        expect(facts).to_contain_text("A newer release is not served")
+        expect(facts).to_contain_text("r-000000000000")
+        expect(facts).to_contain_text(task.one)
+        classify(page, "wifi slow")
+        expect(winner(page)).to_contain_text("about the network")
+
+
+def test_without_javascript_the_page_names_the_api(service: Service, browser: Browser) -> None:
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(url_of(service))
+        told = page.get_by_text("This page needs JavaScript")
+        expect(told).to_be_visible()
+        page.get_by_role("link", name="its description").click()
+        expect(page.locator("body")).to_contain_text("openapi")
 
 
 def test_another_release_is_named_from_its_first_answer_on(

@@ -25,6 +25,7 @@ let keyInUse = "";
 let examplesShown = "[]";
 let underWay = null;
 
+part("lifeless").remove();
 listen();
 start();
 
