@@ -1,15 +1,15 @@
 """What stages read from outside of the tree of stages, by content: data, models, a user's own modules.
 
 Configurations name these things; a name stays when what it stands for changes. A file or a directory
-counts by the hash of its files. What the hub holds counts by its commit: the one in the local cache for a
-model, as that is what is loaded; the hub's own for a data set, for the same reason. Where neither is to be
-had, the name alone counts, which is logged.
+counts by the hash of its files. What the hub holds counts by its commit, the one that would be loaded: of a
+model that in the local cache goes first, of a data set that on the hub. Where neither is to be had, the name
+alone counts, which is logged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -61,11 +61,11 @@ def data_hashes(data: DataConfig) -> dict[str, str]:
     for split, source in data.sources().items():
         if source.startswith("hf:"):
             try:
-                name, _, _ = data_set_of(source, directory)
+                name, config, _ = data_set_of(source, directory)
             except ValueError:
                 continue
             path = Path(name)
-            known = directory_hash(path) if path.is_dir() else _hub_commit(name, "dataset")
+            known = directory_hash(path) if path.is_dir() else _data_set_commit(name, config)
             found[f"task.data.{split}"] = known
         elif (path := data.path(source)).is_file():
             found[f"task.data.{split}"] = _file_hash(path)
@@ -79,7 +79,7 @@ def model_hash(name: str) -> str:
             return directory_hash(model_directory(name))
         except ModelNotFound:
             return "absent"
-    return _hub_commit(name, "model")
+    return _model_commit(name)
 
 
 def module_hashes(modules: Sequence[str]) -> Mapping[str, str]:
@@ -111,33 +111,52 @@ def _hash_as_it_is(path: Path, size: int, changed: int, inode: int) -> str:
 
 
 @cache
-def _hub_commit(name: str, kind: Literal["model", "dataset"]) -> str:
-    looks = (_cached_commit, _current_commit)
-    for look in looks if kind == "model" else reversed(looks):
-        commit = look(name, kind)
-        if commit is not None:
-            return f"commit {commit}"
-    log.warning("known_by_name_alone", kind=kind, name=name)
-    return f"name {name}"
-
-
-def _cached_commit(name: str, kind: str) -> str | None:
-    from huggingface_hub import snapshot_download
+def _model_commit(name: str) -> str:
+    from huggingface_hub import HfApi, snapshot_download
 
     try:
-        return Path(snapshot_download(name, repo_type=kind, local_files_only=True)).name
+        cached = snapshot_download(name, local_files_only=True)
     except (OSError, ValueError):
-        return None
+        return _told(name, _current_commit(HfApi().model_info, name))
+    return _told(name, Path(cached).name)
 
 
-def _current_commit(name: str, kind: str) -> str | None:
+@cache
+def _data_set_commit(name: str, config: str | None) -> str:
     from huggingface_hub import HfApi
 
-    api = HfApi()
-    ask = api.model_info if kind == "model" else api.dataset_info
+    current = _current_commit(HfApi().dataset_info, name)
+    return _told(name, current or _cached_data_set(name, config))
+
+
+def _cached_data_set(name: str, config: str | None) -> str | None:
+    """Commit of the copy that `datasets` falls back on when the hub is away: the one written last."""
+    import datasets
+    from datasets.naming import camelcase_to_snakecase
+
+    *owner, last = name.split("/")
+    folder = "___".join([*owner, camelcase_to_snakecase(last)])
+    copies = Path(datasets.config.HF_DATASETS_CACHE).expanduser() / folder
+    found = [
+        path
+        for path in copies.glob(f"{config or '*'}/*/*")
+        if path.is_dir() and not path.name.endswith(".incomplete")
+    ]
+    return max(found, key=lambda path: path.stat().st_mtime).name if found else None
+
+
+def _current_commit(ask: Callable[..., Any], name: str) -> str | None:
     try:
-        return ask(name, timeout=_HUB_SECONDS).sha
+        commit: str | None = ask(name, timeout=_HUB_SECONDS).sha
     except Exception as error:
         # A hub that is away, and a name that it does not know, are told by the stage that loads it.
         log.info("hub_did_not_answer", name=name, reason=str(error)[:200])
         return None
+    return commit
+
+
+def _told(name: str, commit: str | None) -> str:
+    if commit is None:
+        log.warning("known_by_name_alone", name=name)
+        return f"name {name}"
+    return f"commit {commit}"

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +143,26 @@ def test_a_model_of_the_hub_counts_by_the_commit_that_is_in_the_cache(tmp_path: 
         (folder / "refs").mkdir(exist_ok=True)
         (folder / "refs" / "main").write_text(commit)
         assert found() == f"commit {commit}"
+
+
+def test_a_data_set_counts_by_the_commit_of_its_last_copy_while_the_hub_is_away(
+    tmp_path: Path,
+) -> None:
+    def found() -> Any:
+        return told_by(
+            "from offline.pipeline.outside import data_hashes\n"
+            "from offline.tasks.config import DataConfig\n"
+            "found = data_hashes(DataConfig(train='hf:someone/SomeRows@train', test='none.jsonl'))",
+            HF_DATASETS_CACHE=str(tmp_path),
+            HF_HUB_OFFLINE="1",
+        )
+
+    assert found() == {"task.data.train": "name someone/SomeRows"}
+    for age, commit in ((10, "a" * 40), (5, "b" * 40)):
+        copy = tmp_path / "someone___some_rows" / "default" / "0.0.0" / commit
+        copy.mkdir(parents=True)
+        os.utime(copy, (time.time() - age, time.time() - age))
+    assert found() == {"task.data.train": f"commit {'b' * 40}"}
 
 
 def test_a_data_set_that_is_known_by_its_name_alone_is_told(
