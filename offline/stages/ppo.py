@@ -39,7 +39,7 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
         sides=None if examples.pairs is None else (examples.texts, examples.pairs),
     )
     reward = Reward(config.reward, labeller, names, training)
-    tuned = load_prompts(inputs["soft_prompt"], task.labels)
+    tuned = load_prompts(inputs["soft_prompt"], task.labels).to(generator.model.device)
     with RunLog(context.directory, step="step") as log:
         improved = improve(
             tuned,

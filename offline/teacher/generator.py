@@ -156,7 +156,7 @@ def prompted(model: PreTrainedModel, framing: Framing) -> PromptedModel:
 
 
 def _start(model: PreTrainedModel, framing: Framing) -> tuple[int, ...]:
-    first = model.generation_config.decoder_start_token_id
+    first = getattr(model.generation_config, "decoder_start_token_id", None)
     if first is None:
         first = getattr(model.config, "decoder_start_token_id", None)
     if first is None:
