@@ -12,7 +12,7 @@ class Deadlines:
     """Ends requests that take longer than they may, with one timer for all of them.
 
     `asyncio.timeout` sets a timer and takes it away again for every request; here a request costs an
-    entry in a dictionary. For one event loop.
+    entry in a dictionary. For one event loop at a time.
 
     Attributes:
         seconds: that a request may take.
@@ -23,6 +23,7 @@ class Deadlines:
         # In the order in which they began, which is the order of their deadlines.
         self._running: dict[asyncio.Task[object], Deadline] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def start(self) -> "Deadline":
         """A context for the task that runs; what is awaited in it ends at the deadline.
@@ -37,8 +38,11 @@ class Deadlines:
 
     def _enter(self, task: "asyncio.Task[object]", deadline: "Deadline") -> None:
         self._running[task] = deadline
-        if self._timer is None:
-            self._timer = task.get_loop().call_later(self.seconds, self._sweep, task.get_loop())
+        loop = task.get_loop()
+        if self._timer is None or self._loop is not loop:
+            # A timer of a loop that has ended would never fire.
+            self._loop = loop
+            self._timer = loop.call_later(self.seconds, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None

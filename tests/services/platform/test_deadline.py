@@ -73,3 +73,19 @@ def test_an_error_within_is_passed_on() -> None:
             raise ZeroDivisionError
 
     asyncio.run(test())
+
+
+def test_deadlines_outlive_the_event_loop_that_they_began_in() -> None:
+    deadlines = Deadlines(0.05)
+
+    async def quick() -> None:
+        with deadlines.start():
+            await asyncio.sleep(0)
+
+    async def slow() -> None:
+        with deadlines.start():
+            await asyncio.sleep(30)
+
+    asyncio.run(quick())
+    with pytest.raises(TimedOut):
+        asyncio.run(slow())

@@ -259,7 +259,7 @@ def test_more_than_the_queue_takes_is_answered_with_429_and_when_to_come_back(
         statuses = Counter(response.status_code for response in responses)
         assert set(statuses) == {200, 429}, statuses
         refused = next(response for response in responses if response.status_code == 429)
-        assert refused.headers["retry-after"] == "1"
+        assert int(refused.headers["retry-after"]) >= 1
         assert refused.json()["code"] == "overloaded"
         assert refused.json()["error_type"] == "Overloaded"
         assert service.predict("wifi").status_code == 200
