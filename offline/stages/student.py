@@ -62,6 +62,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
         "parameters": manifest.parameters,
         "share": round(manifest.parameters / labeller.parameters, 6),
         "tokens": len(beginning.vocabulary),
+        "own_tokens": beginning.vocabulary.own,
         "items": len(left),
         "gate": manifest.trained_with["gate"],
         "k": manifest.mixing.k,

@@ -22,6 +22,7 @@ from offline.student.mixing_fit import (
 )
 from offline.student.model import StudentShape, affordable_tokens, make_student, parameter_count
 from offline.student.retrieval_loss import RetrievalConfig
+from offline.student.token_codes import TokenCodes, interleaved, quantise
 from offline.student.training import Report, TrainingConfig, train_student
 from offline.student.vocabulary import Vocabulary, prune_vocabulary, token_embeddings
 from offline.tasks.prepared import PreparedTask
@@ -40,11 +41,13 @@ class Beginning:
     Attributes:
         vocabulary: pruned to the task's texts and the knowledge.
         embeddings: (tokens, embedding) float32, from the labeller.
+        codes: that compose them; None where the sizes ask for none.
         limit: most parameters that a student may have.
     """
 
     vocabulary: Vocabulary
     embeddings: NDArray[np.float32]
+    codes: TokenCodes | None
     limit: int
 
 
@@ -94,11 +97,16 @@ def begin(
     Raises:
         InvalidConfig: the limit leaves no room for layers or characters.
     """
-    limit = config.parameter_limit(labeller.parameters)
-    most = affordable_tokens(config.shape, labels, limit)
-    vocabulary = prune_vocabulary(labeller.encoder.tokenizer, texts, limit=most)
-    embeddings = token_embeddings(labeller.encoder, vocabulary, config.shape.embedding)
-    return Beginning(vocabulary, embeddings, limit)
+    sizes, limit = config.shape, config.parameter_limit(labeller.parameters)
+    own = affordable_tokens(sizes, labels, limit)
+    vocabulary = prune_vocabulary(
+        labeller.encoder.tokenizer, texts, limit=own, further=sizes.coded if sizes.codes else 0
+    )
+    embeddings = token_embeddings(labeller.encoder, vocabulary, sizes.embedding)
+    if not sizes.codes:
+        return Beginning(vocabulary, embeddings, None, limit)
+    embeddings = embeddings[:, interleaved(sizes.embedding, sizes.codes)]
+    return Beginning(vocabulary, embeddings, quantise(embeddings, sizes.codes), limit)
 
 
 def honest_rows(
@@ -174,8 +182,14 @@ def build_bundle(
         CorruptArtifact: the export differs from torch.
     """
     sizes, vocabulary = config.shape, beginning.vocabulary
-    shape = StudentShape(len(vocabulary), len(task.labels), sizes)
-    model = make_student(shape, beginning.embeddings, dropout=recipe.training.dropout, seed=seed)
+    shape = StudentShape(len(vocabulary), vocabulary.own, len(task.labels), sizes)
+    model = make_student(
+        shape,
+        beginning.embeddings,
+        beginning.codes,
+        dropout=recipe.training.dropout,
+        seed=seed,
+    )
     parameters = parameter_count(model)
     if parameters > beginning.limit:
         raise InvalidConfig(
@@ -238,7 +252,7 @@ def _fit(
         queries, vectors, store.soft_labels, most, excluded
     )
     rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
-    return fit_mixing(rows, config, seed=seed)
+    return fit_mixing(rows, config, seed=seed, gold=honest.source == "validation")
 
 
 def _trained_with(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
+from offline.student.token_codes import PARTS_SHARED, TokenCodes
 from services.platform.errors import InvalidConfig
 
 
@@ -18,7 +19,11 @@ class ShapeConfig(Section):
     """Sizes of a student.
 
     Attributes:
-        vocabulary: largest number of tokens; fewer are kept where the parameter limit asks for it.
+        vocabulary: largest number of tokens with an embedding of their own; fewer are kept where the
+            parameter limit asks for it.
+        coded: largest number of further tokens, whose embeddings are composed from shared parts: those
+            of the texts that got none of their own, then the encoder's most frequent ones.
+        codes: parts of a composed embedding, a byte a token each; 0 does without any.
         embedding: width of the token embeddings; projected where it is not `hidden`.
         hidden: width of the layers.
         layers: transformer layers.
@@ -29,6 +34,8 @@ class ShapeConfig(Section):
     """
 
     vocabulary: Annotated[int, Field(ge=64)] = 2500
+    coded: Annotated[int, Field(ge=0)] = 16_000
+    codes: Annotated[int, Field(ge=0)] = 16
     embedding: Annotated[int, Field(ge=4)] = 112
     hidden: Annotated[int, Field(ge=8)] = 128
     layers: Annotated[int, Field(ge=0)] = 1
@@ -41,14 +48,24 @@ class ShapeConfig(Section):
     def _even_heads(self) -> "ShapeConfig":
         if self.hidden % self.heads:
             raise ValueError(f"hidden {self.hidden} cannot be shared by {self.heads} heads")
+        if self.codes and self.embedding % self.codes:
+            raise ValueError(f"embedding {self.embedding} cannot be cut into {self.codes} parts")
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class StudentShape:
-    """`ShapeConfig` with the numbers that the task gives: tokens of the vocabulary, and labels."""
+    """`ShapeConfig` with the numbers that the task gives.
+
+    Attributes:
+        tokens: of the vocabulary.
+        own: how many of them, the first ones, have an embedding of their own.
+        labels: of the head.
+        sizes: the rest.
+    """
 
     tokens: int
+    own: int
     labels: int
     sizes: ShapeConfig
 
@@ -67,6 +84,50 @@ class Outputs(NamedTuple):
     queries: Tensor
 
 
+class TokenEmbeddings(nn.Module):
+    """A row of their own for the first tokens; composed from shared parts, all tokens' embeddings.
+
+    With parts, a token's embedding is the sum of both, and one more row is the own part of all tokens
+    that have none. Without them, the rows are all there is.
+    """
+
+    codes: Tensor
+    offsets: Tensor
+
+    def __init__(self, shape: StudentShape) -> None:
+        super().__init__()
+        sizes, parts = shape.sizes, shape.sizes.codes
+        self.own = nn.Embedding(shape.own + (1 if parts else 0), sizes.embedding)
+        self.parts = parts
+        if parts:
+            self.books = nn.Parameter(torch.zeros(parts * PARTS_SHARED, sizes.embedding // parts))
+            self.register_buffer("codes", torch.zeros((shape.tokens, parts), dtype=torch.uint8))
+            offsets = torch.arange(parts) * PARTS_SHARED
+            self.register_buffer("offsets", offsets, persistent=False)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(b, t, embedding) of ids (b, t)."""
+        if not self.parts:
+            embedded: Tensor = self.own(ids)
+            return embedded
+        codes = self.codes[ids].to(torch.int64) + self.offsets
+        composed = functional.embedding(codes, self.books).flatten(-2)
+        summed: Tensor = composed + self.own(ids.clamp(max=self.own.num_embeddings - 1))
+        return summed
+
+    @torch.no_grad()
+    def initialise(self, embeddings: NDArray[np.float32], codes: TokenCodes | None) -> None:
+        """Begin with (tokens, embedding) `embeddings`; exactly, where tokens have their own row."""
+        own = embeddings
+        if codes is not None:
+            self.codes.copy_(torch.from_numpy(codes.codes))
+            self.books.copy_(torch.from_numpy(codes.books).flatten(0, 1))
+            count = self.own.num_embeddings - 1
+            own = np.zeros((count + 1, embeddings.shape[1]), dtype=np.float32)
+            own[:count] = (embeddings - codes.embeddings())[:count]
+        self.own.weight.copy_(torch.from_numpy(own))
+
+
 class Student(nn.Module):
     """Pre-norm transformer (Xiong et al. 2020) with a masked mean over its outputs.
 
@@ -79,8 +140,8 @@ class Student(nn.Module):
         super().__init__()
         sizes = shape.sizes
         self.shape = shape
-        self.tokens = nn.Embedding(shape.tokens, sizes.embedding)
-        self.importance = nn.Embedding(shape.tokens, 1)
+        self.tokens = TokenEmbeddings(shape)
+        self.importance = nn.Linear(sizes.embedding, 1)
         self.widen = nn.Linear(sizes.embedding, sizes.hidden, bias=False)
         self.positions = nn.Embedding(sizes.max_tokens, sizes.hidden)
         self.layers = nn.ModuleList(Layer(sizes, dropout) for _ in range(sizes.layers))
@@ -100,14 +161,15 @@ class Student(nn.Module):
     def outputs(self, input_ids: Tensor, attention_mask: Tensor) -> Outputs:
         """All that training reads of padded ids (b, t)."""
         mask = attention_mask.bool()[:, None, None, :]
-        kept = attention_mask[:, :, None].to(self.tokens.weight.dtype)
         embedded = self.tokens(input_ids)
+        kept = attention_mask[:, :, None].to(embedded.dtype)
         hidden = self.widen(embedded) + self.positions.weight[: input_ids.shape[1]]
         hidden = self.dropout(hidden)
         for layer in self.layers:
             hidden = layer(hidden, mask)
         pooled = (self.norm(hidden) * kept).sum(1) / kept.sum(1)
-        importance = torch.exp(self.importance(input_ids)) * kept
+        # Bounded, so that no one word of a text is all of it.
+        importance = torch.exp(3.0 * torch.tanh(self.importance(embedded) / 3.0)) * kept
         bag = self.bag_norm((embedded * importance).sum(1) / importance.sum(1))
         queries = functional.normalize(self.query(torch.cat([pooled, bag], dim=1)), dim=1)
         return Outputs(pooled, self.head(pooled), queries)
@@ -143,37 +205,60 @@ class Layer(nn.Module):
 
 
 def make_student(
-    shape: StudentShape, embeddings: NDArray[np.float32], *, dropout: float, seed: int
+    shape: StudentShape,
+    embeddings: NDArray[np.float32],
+    codes: TokenCodes | None,
+    *,
+    dropout: float,
+    seed: int,
 ) -> Student:
-    """A student whose token embeddings are (tokens, embedding) `embeddings`, the rest random."""
+    """A student whose token embeddings begin with (tokens, embedding) `embeddings`, the rest random.
+
+    Args:
+        shape: its sizes.
+        embeddings: of all its tokens.
+        codes: what composes them where `shape.sizes.codes` asks for it.
+        dropout: in embeddings and layers.
+        seed: of the random part.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Student(shape, dropout)
-    with torch.no_grad():
-        model.tokens.weight.copy_(torch.from_numpy(embeddings))
+    model.tokens.initialise(embeddings, codes)
     return model
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Number of weights, token embeddings included."""
-    return sum(weight.numel() for weight in model.parameters())
+    """Number of weights, token embeddings included; four codes of a byte count as one weight."""
+    weights = sum(weight.numel() for weight in model.parameters())
+    codes = sum(part.numel() for part in model.buffers() if part.dtype == torch.uint8)
+    return weights + -(-codes // 4)
 
 
 def affordable_tokens(sizes: ShapeConfig, labels: int, limit: int) -> int:
-    """How many tokens a student of these sizes may have within `limit` parameters.
+    """How many tokens may have an embedding of their own in a student within `limit` parameters.
+
+    The codes of all `sizes.coded` further tokens are paid for first.
 
     Raises:
-        InvalidConfig: the layers alone are above the limit.
+        InvalidConfig: the layers and codes alone are above the limit.
     """
+
+    def size(own: int) -> int:
+        tokens = own + (sizes.coded if sizes.codes else 0)
+        return parameter_count(Student(StudentShape(tokens, own, labels, sizes)))
+
     with torch.device("meta"):
-        fixed, one_more = (
-            parameter_count(Student(StudentShape(tokens, labels, sizes))) for tokens in (0, 1)
-        )
-    affordable = (limit - fixed) // (one_more - fixed)
+        fixed, hundred_more = size(0), size(100)
+        affordable = (limit - fixed) * 100 // (hundred_more - fixed)
+        # Codes are counted in whole weights: rounding may ask for one more.
+        if affordable > 0 and size(affordable) > limit:
+            affordable -= 1
     if affordable < 1:
         raise InvalidConfig(
-            f"The student's layers have {fixed:,} parameters for {labels} labels, and {limit:,} is the "
-            "limit with the token embeddings.",
-            hint="Lower student.shape.hidden, layers or feed_forward, or raise student.max_share.",
+            f"The student's layers and codes have {fixed:,} parameters for {labels} labels, and "
+            f"{limit:,} is the limit with the token embeddings.",
+            hint="Lower student.shape.hidden, layers, feed_forward or coded, or raise "
+            "student.max_share.",
         )
     return min(sizes.vocabulary, affordable)

@@ -31,6 +31,7 @@ class TrainingConfig(Section):
         steps: of the optimizer (AdamW; linear warm-up, then linearly to zero).
         batch_size: items a step.
         learning_rate: the largest.
+        token_rate: the same of the token embeddings, as a multiple: a batch holds few of them.
         warm_up: steps until the learning rate is the largest.
         weight_decay: of all weights but the token embeddings.
         dropout: in embeddings and layers.
@@ -43,12 +44,13 @@ class TrainingConfig(Section):
     steps: Annotated[int, Field(ge=1)] = 1000
     batch_size: Annotated[int, Field(ge=2)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    token_rate: Annotated[float, Field(gt=0)] = 3.0
     warm_up: Annotated[int, Field(ge=0)] = 50
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     temperature: Annotated[float, Field(gt=0)] = 1.0
     label_weight: Annotated[float, Field(ge=0)] = 1.0
-    embedding_weight: Annotated[float, Field(ge=0)] = 10.0
+    embedding_weight: Annotated[float, Field(ge=0)] = 30.0
 
 
 def train_student(
@@ -159,12 +161,16 @@ def _batches(
 
 
 def _optimizer(model: Student, project: nn.Linear, config: TrainingConfig) -> torch.optim.AdamW:
-    embeddings = [model.tokens.weight]
+    embeddings = list(model.tokens.parameters())
     others = [weight for name, weight in model.named_parameters() if not name.startswith("tokens.")]
     groups = [
         {"params": [*others, *project.parameters()], "weight_decay": config.weight_decay},
         # Decay would wear away the rows of tokens that few batches hold.
-        {"params": embeddings, "weight_decay": 0.0},
+        {
+            "params": embeddings,
+            "weight_decay": 0.0,
+            "lr": config.learning_rate * config.token_rate,
+        },
     ]
     return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
 

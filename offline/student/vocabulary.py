@@ -1,4 +1,4 @@
-"""The student's vocabulary: the encoder's word pieces, pruned to what the texts use."""
+"""The student's vocabulary: the encoder's word pieces that the texts use, and its most frequent ones."""
 
 import json
 from collections import Counter
@@ -26,10 +26,12 @@ class Vocabulary:
 
     Attributes:
         tokens: in the order of their ids; `SPECIAL` first.
+        own: how many of them, the first ones, are to have an embedding of their own.
         specification: the `tokenizer.json` that produces them, post-processor included.
     """
 
     tokens: tuple[str, ...]
+    own: int
     specification: str
 
     def __len__(self) -> int:
@@ -53,12 +55,20 @@ class Vocabulary:
 
 
 def prune_vocabulary(
-    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, limit: int
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, limit: int, further: int = 0
 ) -> Vocabulary:
-    """The word pieces that `texts` use, most frequent first, at most `limit` of them.
+    """The word pieces that `texts` use, most frequent first, at most `limit` of them; then others.
 
     Every character that the texts hold, and every letter, digit and mark of ASCII, stays as a piece
     of its own, so that a word whose pieces were pruned is spelt with smaller ones.
+
+    Args:
+        tokenizer: of the encoder.
+        texts: of the task and the knowledge.
+        limit: tokens with an embedding of their own.
+        further: most tokens after them: pieces of the texts that are above the limit, then words and
+            pieces of letters in the encoder's order (BERT's is nearly that of their frequency), which
+            texts may use that nobody has seen yet.
 
     Raises:
         InvalidConfig: the encoder's tokenizer is of another kind than WordPiece, or `limit` leaves
@@ -86,9 +96,14 @@ def prune_vocabulary(
             break
         if piece not in SPECIAL:
             kept.add(piece)
+    rank = model["vocab"].__getitem__
+    left = [piece for piece in sorted(model["vocab"], key=rank) if piece not in kept]
+    seen = [piece for piece in left if piece in counts and piece not in SPECIAL]
+    other = [piece for piece in left if piece not in counts and _is_word(piece)]
     # In the encoder's own order: frequent tokens of the language first, independent of the counts.
-    tokens = (*SPECIAL, *sorted(kept, key=model["vocab"].__getitem__))
-    return Vocabulary(tokens, _specification(specification, tokens))
+    first = (*SPECIAL, *sorted(kept, key=rank))
+    tokens = (*first, *sorted((seen + other)[:further], key=rank))
+    return Vocabulary(tokens, len(first), _specification(specification, tokens))
 
 
 def token_embeddings(
@@ -133,6 +148,12 @@ def _characters(vocabulary: dict[str, int], texts: Sequence[str]) -> set[str]:
     used.update(map(chr, range(33, 127)))
     forms = (form for character in used for form in (character, _PREFIX + character))
     return {form for form in forms if form in vocabulary}
+
+
+def _is_word(piece: str) -> bool:
+    """Letters of ASCII, at the beginning or inside of a word."""
+    letters = piece.removeprefix(_PREFIX)
+    return letters.isascii() and letters.isalpha()
 
 
 def _specification(specification: dict[str, Any], tokens: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ class GenerateConfig(Section):
         sampling: temperature and top-p.
     """
 
-    samples: Annotated[int, Field(ge=1)] = 4096
+    samples: Annotated[int, Field(ge=1)] = 8192
     shard_size: Annotated[int, Field(ge=1)] = 512
     sampling: SamplingConfig = SamplingConfig()
 

@@ -29,6 +29,7 @@ soft_prompt: {{epochs: 1}}
 ppo: {{steps: 1, batch_size: 16, evaluation_samples: 16, comparison_samples: 32}}
 generate: {{samples: 64}}
 student:
+  shape: {{coded: 500}}
   training: {{steps: 20}}
   mixing: {{held_out: 16}}
 baselines:

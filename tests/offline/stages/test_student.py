@@ -37,6 +37,8 @@ SHOTS = 12
 TINY: dict[str, Any] = {
     "shape": {
         "vocabulary": 900,
+        "coded": 300,
+        "codes": 4,
         "embedding": 24,
         "hidden": 32,
         "layers": 1,
@@ -202,10 +204,11 @@ def test_a_limit_too_low_for_the_layers_is_refused(inputs: dict[str, Path], tmp_
 
 
 def test_a_low_limit_costs_tokens_first(inputs: dict[str, Path], tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"max_parameters": 20_000})
+    config = CONFIG.model_copy(update={"max_parameters": 27_000})
     metrics = student.run(inputs, config, context(tmp_path / "student"))
-    assert 19_900 < metrics["parameters"] <= 20_000
-    assert metrics["tokens"] < CONFIG.shape.vocabulary
+    assert 26_900 < metrics["parameters"] <= 27_000
+    assert metrics["own_tokens"] < CONFIG.shape.vocabulary
+    assert metrics["tokens"] == metrics["own_tokens"] + CONFIG.shape.coded
 
 
 def test_embeddings_of_other_items_are_refused(tmp_path: Path, inputs: dict[str, Path]) -> None:

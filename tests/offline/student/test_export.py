@@ -16,7 +16,9 @@ from offline.student.model import (
 from services.platform.errors import CorruptArtifact, InvalidConfig
 
 SIZES = ShapeConfig(
-    vocabulary=120,
+    vocabulary=70,
+    coded=50,
+    codes=4,
     embedding=12,
     hidden=16,
     layers=2,
@@ -29,9 +31,10 @@ SIZES = ShapeConfig(
 
 def student(seed: int = 0) -> Student:
     torch.manual_seed(seed)
-    model = Student(StudentShape(120, 5, SIZES), dropout=0.1)
+    model = Student(StudentShape(120, 70, 5, SIZES), dropout=0.1)
     # Larger than at the start of training, so that a wrong mask would show.
     with torch.no_grad():
+        model.tokens.codes.random_(0, 256)
         for weight in model.parameters():
             weight.add_(0.2 * torch.randn_like(weight))
     return model
@@ -104,18 +107,31 @@ def test_an_export_that_differs_is_refused(tmp_path: Path) -> None:
             return super().forward(input_ids, everything)
 
     torch.manual_seed(0)
-    model = Unmasked(StudentShape(120, 5, SIZES))
+    model = Unmasked(StudentShape(120, 70, 5, SIZES))
     with pytest.raises(CorruptArtifact, match="when a text is alone"):
         export_onnx(model, tmp_path / "model.onnx")
 
 
 def test_the_affordable_vocabulary_fills_the_limit_and_no_more() -> None:
-    sizes = SIZES.model_copy(update={"vocabulary": 30_000})
-    tokens = affordable_tokens(sizes, 5, 40_000)
-    one, more = (
-        parameter_count(Student(StudentShape(count, 5, sizes))) for count in (tokens, tokens + 1)
+    for codes in (0, 2, 4):
+        sizes = SIZES.model_copy(update={"vocabulary": 30_000, "codes": codes})
+        further = sizes.coded if codes else 0
+        own = affordable_tokens(sizes, 5, 40_000)
+        one, more = (
+            parameter_count(Student(StudentShape(count + further, count, 5, sizes)))
+            for count in (own, own + 1)
+        )
+        assert one <= 40_000 < more
+
+
+def test_four_codes_count_as_one_weight() -> None:
+    few, more = (
+        parameter_count(Student(StudentShape(tokens, 70, 5, SIZES))) for tokens in (120, 220)
     )
-    assert one <= 40_000 < more
+    assert more - few == 100 * SIZES.codes // 4
+
+
+def test_no_more_tokens_are_kept_than_asked_for() -> None:
     assert affordable_tokens(SIZES, 5, 40_000) == SIZES.vocabulary
 
 

@@ -110,6 +110,18 @@ def test_too_few_rows_leave_the_answer_to_the_head(count: int) -> None:
     assert accuracy(fitted, fresh) == pytest.approx(0.9, abs=0.05)
 
 
+def test_held_out_items_fit_temperatures_and_leave_the_share_to_the_setting() -> None:
+    """The student was trained on their like: fitted there, the store would get next to nothing."""
+    found = rows(head=0.95, store=0.6)
+    config = CONFIG.model_copy(update={"share": 0.3})
+    fitted = fit_mixing(found, config, seed=0, gold=False)
+    assert fit_mixing(found, config, seed=0).figures["weight"] < 0.2
+    assert fitted.gate == "share"
+    assert fitted.figures["weight"] == pytest.approx(0.3, abs=1e-5)
+    assert not any(fitted.parameters.gate_weights)
+    assert fitted.parameters.head_temperature != 1.0
+
+
 def test_the_same_rows_give_the_same_parameters() -> None:
     one, other = (fit_mixing(rows(0.7, 0.8), CONFIG, seed=3) for _ in range(2))
     assert one == other

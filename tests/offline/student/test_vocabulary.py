@@ -68,6 +68,19 @@ def test_the_limit_keeps_the_most_frequent_pieces(encoder: SentenceEncoder) -> N
     assert set(tight.tokens) < set(everything.tokens)
 
 
+def test_further_tokens_are_the_texts_own_then_the_languages_frequent_words(
+    encoder: SentenceEncoder,
+) -> None:
+    everything = prune_vocabulary(encoder.tokenizer, TEXTS, limit=10_000)
+    tight = prune_vocabulary(
+        encoder.tokenizer, TEXTS, limit=len(everything) - 12, further=12 + 3_000
+    )
+    assert tight.own == len(everything) - 12
+    assert len(tight) == tight.own + 12 + 3_000
+    assert set(everything.tokens) < set(tight.tokens)
+    assert pieces(tight, "the water of the river")[1:-1] == ["the", "water", "of", "the", "river"]
+
+
 def test_a_limit_below_the_characters_is_refused(encoder: SentenceEncoder) -> None:
     with pytest.raises(InvalidConfig, match="room for 50 tokens"):
         prune_vocabulary(encoder.tokenizer, TEXTS, limit=50)
