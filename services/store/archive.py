@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact
 from services.store.backends.base import Engine, VersionManifest
+from services.store.backends.sealed import stays_inside
 
 INDEX = "snapshot.json"
 VERSION = "version"
@@ -65,8 +66,7 @@ class SnapshotIndex(BaseModel):
     @classmethod
     def _paths_stay_inside(cls, files: dict[str, PackedFile]) -> dict[str, PackedFile]:
         for name in files:
-            path = PurePosixPath(name)
-            if str(path) != name or ".." in path.parts or path.parts[0] not in (VERSION, RELEASE):
+            if not stays_inside(name) or PurePosixPath(name).parts[0] not in (VERSION, RELEASE):
                 raise ValueError(f"the path {name!r} leads elsewhere")
         return files
 

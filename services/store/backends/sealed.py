@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from io import FileIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import orjson
 
@@ -115,7 +115,7 @@ def copy_checked(source: Path, target: Path) -> None:
     """Copy a directory that `write_sums` has summed; blocks of zeros take no room in the copy.
 
     Raises:
-        CorruptArtifact: a file is missing, or its length or sum is another.
+        CorruptArtifact: a file is missing, its length or sum is another, or its name leads elsewhere.
     """
     with _summed(source) as sums:
         for name, expected in sums.items():
@@ -136,10 +136,28 @@ def check_sums(directory: Path) -> None:
 @contextmanager
 def _summed(directory: Path) -> Iterator[dict[str, tuple[int, int]]]:
     try:
-        sums = orjson.loads((directory / SUMS).read_bytes())
-        yield {name: (length, crc) for name, (length, crc) in sums.items()}
-    except (FileNotFoundError, NotADirectoryError, orjson.JSONDecodeError) as error:
+        yield _read_sums(directory / SUMS)
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise CorruptArtifact(f"The sealed directory {directory} is damaged: {error}.") from error
+
+
+def _read_sums(path: Path) -> dict[str, tuple[int, int]]:
+    try:
+        found = orjson.loads(path.read_bytes())
+        sums = {name: (length, crc) for name, (length, crc) in found.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
+    # A restored snapshot brings its own: what is copied by it must not lead out of its directory.
+    if elsewhere := [name for name in sums if not stays_inside(name)]:
+        raise CorruptArtifact(f"{path} names {elsewhere[0]!r}, which leads elsewhere.")
+    return sums
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a name that is joined to a directory stays below it, links aside."""
+    path = PurePosixPath(name)
+    plain = str(path) == name and "\0" not in name
+    return plain and path.parts != () and path.parts[0] != "/" and ".." not in path.parts
 
 
 def _length_and_sum(path: Path) -> tuple[int, int]:

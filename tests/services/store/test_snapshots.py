@@ -1,6 +1,7 @@
 """Snapshots: what is restored on an empty machine serves again, and what is damaged restores nothing."""
 
 import errno
+import hashlib
 import io
 import json
 import os
@@ -215,6 +216,26 @@ def another_content(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     entries[1] = (member, bytes(len(content)))
 
 
+def names_elsewhere(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    """In the engine's own list of files; what it names is there, so that it would be copied."""
+    rewritten(entries, "version/sums.json", b'{"../release/soft_labels.npy": [1, 1]}')
+
+
+def sums_of_nothing(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    rewritten(entries, "version/sums.json", b"[1]")
+
+
+def rewritten(entries: list[tuple[tarfile.TarInfo, bytes]], name: str, content: bytes) -> None:
+    position = next(n for n, (member, _) in enumerate(entries) if member.name == name)
+    entries[position] = (entries[position][0], content)
+    index = json.loads(entries[0][1])
+    index["files"][name] = {
+        "bytes": len(content),
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    entries[0] = (entries[0][0], json.dumps(index).encode())
+
+
 def symbolic_link(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     member = tarfile.TarInfo(entries[1][0].name)
     member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
@@ -241,7 +262,7 @@ def another_release(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     "change",
     [
         escape, absolute, beside, untold, twice, without, another_content, symbolic_link, hard_link,
-        index_later, another_release,
+        index_later, another_release, names_elsewhere, sums_of_nothing,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
