@@ -18,7 +18,7 @@ from services.platform.errors import (
     VersionNotFound,
 )
 from services.releases.directory import LivePointer, ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, ReleaseManifest, full_disk, read_release_manifest
+from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release, full_disk
 from services.store.archive import RELEASE, VERSION, SnapshotIndex
 from services.store.backends.base import (
     Hits,
@@ -197,8 +197,7 @@ class KnowledgeStore:
             release = self._release_in(index, directory)
             manifest = self._restored_version(index, directory)
             if release is not None and self._directory is not None:
-                with _writable(self._directory):
-                    self._directory.add(directory / RELEASE)
+                self._add(release, directory / RELEASE)
         return Restored(manifest, index.release)
 
     def close(self) -> None:
@@ -236,6 +235,11 @@ class KnowledgeStore:
     def _release_of(self, version: str) -> Path | None:
         if self._directory is None:
             return None
+        # Releases may share a version: the one that serves is the one to be brought back.
+        with suppress(CorruptArtifact, ReleaseNotFound):
+            live = self._directory.live()
+            if live and self._directory.get(live.release).store_version == version:
+                return self._directory.path(live.release)
         path = self._directory.knowledge_of_version(version)
         return path.parent if path else None
 
@@ -243,7 +247,7 @@ class KnowledgeStore:
         """The release in a snapshot, once it is known to belong to the snapshot's version and here."""
         if index.release is None:
             return None
-        release = read_release_manifest(directory / RELEASE)
+        release = check_release(directory / RELEASE)
         belongs = (release.release, release.store_version, release.knowledge_sha256, release.task)
         version = index.version
         if belongs != (index.release, version.version, version.knowledge_sha256, version.task):
@@ -259,6 +263,15 @@ class KnowledgeStore:
                 hint="Restore it where that task is served.",
             )
         return release
+
+    def _add(self, release: ReleaseManifest, staged: Path) -> None:
+        """Add a release that is not here or damaged; what the gate says of one that is here stays."""
+        directory = self._releases()
+        with suppress(CorruptArtifact, ReleaseNotFound):
+            check_release(directory.path(release.release))
+            return
+        with _writable(directory):
+            directory.add(staged)
 
     def _restored_version(self, index: SnapshotIndex, directory: Path) -> VersionManifest:
         if index.engine == self._backend.engine:

@@ -15,6 +15,7 @@ import structlog
 
 from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact, SnapshotNotFound
+from services.releases.manifest import check_release
 from services.store.archive import RELEASE, VERSION, SnapshotIndex, pack, read_index, unpack
 from services.store.backends.base import StoreBackend
 from services.store.backends.sealed import OwnedDirectory, disk_errors, remove_leftovers
@@ -59,6 +60,9 @@ class SnapshotDirectory:
             VersionNotFound, CorruptArtifact, StorageFull, StoreUnavailable: there is no snapshot then.
         """
         manifest = backend.manifest(version)
+        if release is not None:
+            # A snapshot of what is damaged would be found out when it is needed.
+            check_release(release)
         made_at = datetime.now(UTC)
         name = f"{version}.{made_at:%Y%m%dt%H%M%S%fz}"
         index = SnapshotIndex(

@@ -28,6 +28,7 @@ from services.platform.errors import (
     StoreUnavailable,
 )
 from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import write_release_manifest
 from services.store.app import create_app
 from services.store.archive import pack, read_index
 from services.store.backends.edge import EdgeBackend
@@ -123,6 +124,50 @@ def test_restoring_again_changes_nothing_and_mends_what_was_damaged(
     assert segment.read_text() != "{}"
     assert release_file.read_bytes() != b"gone"
     assert served.search(first.manifest.version, unit_vectors(1, 8), 3).hits.ids.min() >= 0
+    served.close()
+
+
+def test_restoring_leaves_what_the_gate_has_said_of_the_release_since(
+    packed: Path, tmp_path: Path
+) -> None:
+    name = empty_machine(tmp_path, packed)
+    served = store(tmp_path)
+    release = str(served.restore(name).release)
+    manifest = tmp_path / "releases" / release / "manifest.json"
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "gate": ["fell"]}))
+    served.restore(name)
+    assert ReleaseDirectory(tmp_path / "releases").get(release).gate == ("fell",)
+    served.close()
+
+
+def test_a_damaged_release_is_not_packed(tmp_path: Path) -> None:
+    live = write_task(tmp_path)[0]
+    (tmp_path / "releases" / live.release / "soft_labels.npy").write_bytes(b"gone")
+    served = store(tmp_path)
+    with pytest.raises(CorruptArtifact, match=r"soft_labels\.npy differ"):
+        served.snapshot("live")
+    assert served.snapshots() == []
+    served.close()
+
+
+def test_of_releases_that_share_a_version_the_live_one_is_packed(tmp_path: Path) -> None:
+    first = write_task(tmp_path)[0]
+    releases, staged = ReleaseDirectory(tmp_path / "releases"), tmp_path / "staged"
+    shutil.copytree(releases.path(first.release), staged)
+    (staged / "bundle" / "README.md").write_text("Mixes otherwise.")
+    second = write_release_manifest(
+        staged,
+        task=first.task,
+        labels=first.labels,
+        store_version=first.store_version,
+        encoder_fingerprint=first.encoder_fingerprint,
+        items=first.items,
+        metrics={},
+    )
+    releases.add(staged)
+    releases.activate(second.release)
+    served = store(tmp_path)
+    assert served.snapshot("live").index.release == second.release != first.release
     served.close()
 
 
@@ -225,6 +270,10 @@ def sums_of_nothing(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     rewritten(entries, "version/sums.json", b"[1]")
 
 
+def another_release_s_file(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
+    rewritten(entries, "release/soft_labels.npy", b"of another release")
+
+
 def rewritten(entries: list[tuple[tarfile.TarInfo, bytes]], name: str, content: bytes) -> None:
     position = next(n for n, (member, _) in enumerate(entries) if member.name == name)
     entries[position] = (entries[position][0], content)
@@ -263,6 +312,7 @@ def another_release(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
     [
         escape, absolute, beside, untold, twice, without, another_content, symbolic_link, hard_link,
         index_later, another_release, names_elsewhere, sums_of_nothing,
+        another_release_s_file,
     ],
     ids=lambda change: change.__name__,
 )  # fmt: skip
