@@ -14,6 +14,7 @@ from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
 from offline.pipeline.stage import Plan, Stage, run_stage
+from services.platform.durable_files import full_disk_told
 from services.platform.errors import AlreadyRunning
 
 log = structlog.get_logger(__name__)
@@ -125,11 +126,12 @@ def run_lock(directory: Path) -> Iterator[None]:
 
     Raises:
         AlreadyRunning: another process holds it.
+        StorageFull: what is done under it finds no room on the disk.
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / ".lock", timeout=0)
     try:
-        with lock:
+        with lock, full_disk_told(directory):
             yield
     except Timeout as error:
         raise AlreadyRunning(

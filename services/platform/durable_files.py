@@ -7,10 +7,15 @@ flush of the folder after it that keeps the rename.
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from services.platform.errors import StorageFull
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync(path: Path) -> None:
@@ -64,4 +69,26 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
 
 def disk_is_full(error: OSError) -> bool:
     """Whether the disk, or the quota on it, has no room left."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if isinstance(error, shutil.Error):
+        # `copytree` gathers what went wrong with each file, as text.
+        reasons = " ".join(str(reason) for *_, reason in error.args[0])
+        return any(os.strerror(number) in reasons for number in _FULL)
+    return error.errno in _FULL
+
+
+@contextmanager
+def full_disk_told(where: Path) -> Iterator[None]:
+    """Raise `StorageFull` in place of the system's error where the block finds no room on the disk.
+
+    Args:
+        where: what is named as being on that disk, unless the error names a file of its own.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not disk_is_full(error):
+            raise
+        raise StorageFull(
+            f"The disk that holds {error.filename or where} is full.",
+            hint="Make room and run the same command again.",
+        ) from error

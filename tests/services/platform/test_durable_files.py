@@ -1,6 +1,7 @@
 """What is written takes the place of what was there as a whole, or not at all."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from services.platform.durable_files import disk_is_full, rename_into_place, replacing
+from services.platform.durable_files import (
+    disk_is_full,
+    full_disk_told,
+    rename_into_place,
+    replacing,
+)
+from services.platform.errors import StorageFull
 
 WRITER = """
 import sys
@@ -61,6 +68,26 @@ def test_a_full_disk_is_known_and_leaves_the_old_file(tmp_path: Path) -> None:
     assert disk_is_full(told.value)
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_disk_that_fills_up_while_a_tree_is_copied_is_told_as_full(tmp_path: Path) -> None:
+    (tmp_path / "tree" / "deep").mkdir(parents=True)
+    (tmp_path / "tree" / "deep" / "file").write_bytes(b"content")
+
+    def to_full_disk(source: str, target: str) -> None:
+        shutil.copyfile(source, "/dev/full")
+
+    with pytest.raises(StorageFull, match="is full"), full_disk_told(tmp_path):
+        shutil.copytree(tmp_path / "tree", tmp_path / "copy", copy_function=to_full_disk)
+
+
+def test_another_fault_of_the_disk_is_not_told_as_a_full_one(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), full_disk_told(tmp_path):
+        (tmp_path / "nowhere" / "file").write_bytes(b"content")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "lost").symlink_to("nowhere")
+    with pytest.raises(shutil.Error), full_disk_told(tmp_path):
+        shutil.copytree(tmp_path / "tree", tmp_path / "copy")
 
 
 def test_a_directory_takes_its_name_and_never_another_one_s_place(tmp_path: Path) -> None:
