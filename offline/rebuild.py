@@ -1,13 +1,13 @@
 """Rebuilding as a job: what a scheduler calls to bring a task's live release up to date.
 
 A rebuild runs the stages whose inputs have changed, puts the release before the gate and makes it live.
-One runs at a time in a task's directory; what became of the last one lies there in `rebuild.json`.
+One runs at a time in a task's directory; what became of the last one that came to its end lies there in
+`rebuild.json`.
 """
 
 import json
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from offline.run import TaskRun
 from offline.stages.index import CANDIDATE
 from offline.store.publish import Published, same_release
 from offline.store.reindex import reindex, restore_version
+from services.platform.durable_files import full_disk_told, replacing
 from services.platform.errors import AlreadyRunning, CorruptArtifact, NotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import ReleaseManifest, read_release_manifest
@@ -30,6 +31,7 @@ log = structlog.get_logger(__name__)
 SUMMARY = "rebuild.json"
 REFUSED_STATUS = 9
 """Exit status where the gate refused the release; no error of ours has it."""
+_NOT_ACCEPTED = ("refused", "rolled_back")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,8 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
     Args:
         task: configuration and directory.
         seed: asks for new samples. It is kept for later rebuilds once its release is accepted, so
-            that a scheduled one does not go back to the older samples.
+            that a scheduled one does not go back to the older samples. One that is cut short is
+            carried on with by the next rebuild.
         store_only: run no stage; index the live release's knowledge file into a new version.
 
     Raises:
@@ -87,7 +90,10 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
     """
     started = time.perf_counter()
     with _only_one(task.directory):
-        kept = _kept_seed(task.directory)
+        last = _last_summary(task.directory)
+        kept = _seed_of(last, "kept_seed")
+        if seed is None and not store_only:
+            seed = _seed_of(last, "asked_seed")
         number = next(s for s in (seed, kept, task.config.seed) if s is not None)
         ran: dict[str, str] = {}
         recall = None
@@ -96,6 +102,10 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
                 made = reindex(task.directory, task.config.store, task.config.release)
             published, recall = made.published, made.recall
         else:
+            if seed is not None:
+                # Killed once its release is live, it would else be undone by the next rebuild.
+                asked = json.dumps({**last, "asked_seed": seed}, indent=1)
+                _write(task.directory / SUMMARY, asked)
             steps = list(task.plan(number))
             ran = {step.stage: step.reason for step in steps if step.runs}
             published = _run(task, number, steps)
@@ -107,7 +117,7 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
             live=live.release if live else None,
             store_version=live.store_version if live else None,
             seed=number,
-            kept_seed=kept if seed is None or published.outcome == "refused" else seed,
+            kept_seed=kept if seed is None or published.outcome in _NOT_ACCEPTED else seed,
             ran=ran,
             reasons=published.reasons,
             recall=recall,
@@ -149,7 +159,7 @@ def _only_one(directory: Path) -> Iterator[None]:
     """Hold the lock of rebuilds; it goes with the process that held it."""
     directory.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(directory / ".rebuild.lock", timeout=0):
+        with FileLock(directory / ".rebuild.lock", timeout=0), full_disk_told(directory):
             yield
     except Timeout as error:
         raise AlreadyRunning(
@@ -157,19 +167,20 @@ def _only_one(directory: Path) -> Iterator[None]:
         ) from error
 
 
-def _kept_seed(directory: Path) -> int | None:
+def _last_summary(directory: Path) -> Mapping[str, Any]:
+    """The last summary; empty where there is none that can be read."""
     try:
         told: Any = json.loads((directory / SUMMARY).read_text(encoding="utf-8"))
-        kept = told.get("kept_seed")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return kept if isinstance(kept, int) else None
+    except (OSError, ValueError):
+        return {}
+    return told if isinstance(told, dict) else {}
+
+
+def _seed_of(summary: Mapping[str, Any], name: str) -> int | None:
+    seed = summary.get(name)
+    return seed if isinstance(seed, int) else None
 
 
 def _write(path: Path, text: str) -> None:
-    aside = path.with_name(f".{path.name}.aside")
-    with aside.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
+    with replacing(path) as file:
+        file.write(f"{text}\n".encode())

@@ -81,3 +81,8 @@ def test_what_changed_runs_and_an_accepted_seed_is_kept(job: Job) -> None:
     assert "prepare" in told["ran"]
     status, again = job.rebuild()
     assert (status, again["outcome"], again["seed"]) == (0, "unchanged", 3)
+    # Killed between the activation and its summary, a rebuild is carried on with, not undone.
+    (job.task / "rebuild.json").write_text('{"kept_seed": null, "asked_seed": 3}')
+    status, carried = job.rebuild()
+    assert (status, carried["outcome"], carried["kept_seed"]) == (0, "unchanged", 3)
+    assert carried["live"] == told["live"]

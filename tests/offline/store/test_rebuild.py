@@ -1,8 +1,10 @@
 """A rebuild as a job on a finished task: one at a time, its summary, its status, and what a kill leaves."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import publish
 from offline.tasks.prepared import Examples
-from services.platform.errors import AlreadyRunning, ReleaseNotFound
+from services.platform.errors import AlreadyRunning, InvalidData, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
 from services.store.backends.base import HnswParameters
 
@@ -114,6 +116,12 @@ def test_an_index_alone_keeps_the_seed_of_the_samples(runs: Path) -> None:
     assert (made.seed, made.kept_seed) == (7, 7)
 
 
+def test_a_seed_that_was_asked_for_is_noted_before_anything_runs(runs: Path) -> None:
+    with pytest.raises(InvalidData):
+        rebuild(task(runs), seed=5)
+    assert summary(runs) == {"asked_seed": 5}
+
+
 def test_every_outcome_but_a_refusal_is_success_to_a_scheduler() -> None:
     for outcome in ("activated", "unchanged", "added", "rolled_back", "refused"):
         told = Rebuilt("t", outcome, "r", None, None, 0, None, {}, (), None, 0.0)
@@ -132,7 +140,10 @@ def test_the_command_prints_the_summary_alone_and_a_killed_one_leaves_no_lock(ru
     with subprocess.Popen(
         command(home, "--store-only"), cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as begun:
+        while begun.poll() is None and not (runs / TASK / ".rebuild.lock").exists():
+            time.sleep(0.005)
         begun.kill()
+    assert begun.returncode == -signal.SIGKILL, "it held the lock when it was killed"
     assert live(runs) == before
     done = subprocess.run(
         command(home, "--store-only"), cwd=home, capture_output=True, text=True, check=False
