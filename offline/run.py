@@ -19,6 +19,7 @@ from offline.report.table import markdown, print_systems
 from offline.stages.index import CANDIDATE
 from offline.store.publish import Published, build_version, publish
 from offline.tasks.prepared import PreparedTask
+from services.platform.durable_files import replacing
 from services.platform.errors import InvalidConfig
 from services.releases.manifest import KNOWLEDGE, read_release_manifest
 
@@ -94,8 +95,9 @@ class TaskRun:
         version = read_release_manifest(candidate).store_version
         store_bytes = size_of(self.directory / "store" / version)
         report = summarise(self.config.task.name, runs, store_bytes, release_seconds)
-        path = self.directory / REPORT_JSON
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        # Read by the next run for its seeds: half of it would take them out of the report.
+        with replacing(self.directory / REPORT_JSON) as file:
+            file.write((json.dumps(report, indent=1) + "\n").encode())
         (self.directory / REPORT_MARKDOWN).write_text(markdown(report), encoding="utf-8")
         write_page(self.directory / REPORT_HTML, report, runs[0])
         print_systems(self._console, report)

@@ -106,7 +106,7 @@ class Plan:
         return self.root / self.stage.name / self.key
 
     def finished(self) -> StageManifest | None:
-        """The manifest when the stage has run already; a damaged result is set aside and counts as none."""
+        """The manifest when the stage has run already; a damaged result counts as none."""
         if not self.directory.exists():
             return None
         try:
