@@ -13,6 +13,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -26,7 +27,7 @@ from services.platform.errors import (
     RetriktError,
     TimedOut,
 )
-from services.platform.metrics import OUTCOME, route_of
+from services.platform.metrics import GONE, OUTCOME, route_of
 
 log = structlog.get_logger(__name__)
 
@@ -128,6 +129,9 @@ class RequestIdMiddleware:
         token = structlog.contextvars.bind_contextvars(request_id=request_id)
         try:
             await self._app(scope, receive, stamp)
+        except ClientDisconnect:
+            # Nobody is left to be answered, and nothing went wrong here.
+            scope[OUTCOME] = GONE
         except Exception as error:
             # A bug of ours: the reader of the log gets the trace, the client a code and the id.
             log.exception("request_crashed", route=route_of(scope))
@@ -167,12 +171,8 @@ class BodyLimitMiddleware:
             await self._app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        if b"content-length" in headers:
-            announced = headers[b"content-length"]
-            if not announced.isdigit() or int(announced) > self._max_bytes:
-                await self._refuse(scope, receive, send)
-                return
-        elif b"transfer-encoding" in headers:
+        # Chunks go before a length (RFC 9112, 6.3): a server that lets both pass heeds them alone.
+        if b"transfer-encoding" in headers:
             try:
                 with self._deadlines.start():
                     body = await self._read(receive)
@@ -184,6 +184,11 @@ class BodyLimitMiddleware:
                 await self._refuse(scope, receive, send)
                 return
             receive = _replay(body, receive)
+        elif b"content-length" in headers:
+            announced = headers[b"content-length"]
+            if not announced.isdigit() or int(announced) > self._max_bytes:
+                await self._refuse(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
     async def _read(self, receive: Receive) -> bytes | None:
@@ -191,11 +196,13 @@ class BodyLimitMiddleware:
         size = 0
         while True:
             message = await receive()
+            if message["type"] != "http.request":
+                raise ClientDisconnect
             chunks.append(message.get("body", b""))
             size += len(chunks[-1])
             if size > self._max_bytes:
                 return None
-            if message["type"] != "http.request" or not message.get("more_body", False):
+            if not message.get("more_body", False):
                 return b"".join(chunks)
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send) -> None:

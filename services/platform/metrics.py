@@ -16,6 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 OUTCOME = "retrikt.outcome"
 """Key of the ASGI scope under which an error's stable code reaches the request counter."""
 
+GONE = "client_gone"
+"""Outcome of a request whose client went away before it had sent the whole of it."""
+
 SECONDS_BUCKETS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
@@ -26,7 +29,7 @@ class Metrics:
 
     Attributes:
         registry: where an application registers what it counts beside requests.
-        requests: `retrikt_<service>_requests_total{route, outcome}`; outcome is `ok` or an error's code.
+        requests: `retrikt_<service>_requests_total{route, outcome}`; outcome is `ok`, an error's code, or `GONE`.
         seconds: `retrikt_<service>_request_seconds{route}`.
         in_flight: `retrikt_<service>_requests_in_flight`.
     """

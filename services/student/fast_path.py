@@ -6,6 +6,7 @@ services share, answers as the documented route of `services.student.routes` doe
 other request to it.
 """
 
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.platform.errors import RetriktError
@@ -40,8 +41,6 @@ class FastPathMiddleware:
             scope[OUTCOME] = error.code
             await error_response(error)(scope, receive, send)
             return
-        if answer is None:
-            return
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(answer.body)),
@@ -50,16 +49,12 @@ class FastPathMiddleware:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Answer | None:
-        """What to answer; None when the client has gone."""
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         service = self._service
         keys = service.keys
         granted = keys.check(_authorization(scope) if keys.any else None, "read")
         with service.deadlines.start() as deadline:
-            body = await _body(receive)
-            if body is None:
-                return None
-            return await service.predict(body, granted, deadline.at)
+            return await service.predict(await _body(receive), granted, deadline.at)
 
 
 def _authorization(scope: Scope) -> str | None:
@@ -70,11 +65,11 @@ def _authorization(scope: Scope) -> str | None:
     return None
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None when the client has gone."""
+async def _body(receive: Receive) -> bytes:
+    """The whole body. Raises ClientDisconnect when the client has gone."""
     message = await receive()
     if message["type"] != "http.request":
-        return None
+        raise ClientDisconnect
     body: bytes = message.get("body", b"")
     if not message.get("more_body", False):
         return body
@@ -82,6 +77,6 @@ async def _body(receive: Receive) -> bytes | None:
     while message.get("more_body", False):
         message = await receive()
         if message["type"] != "http.request":
-            return None
+            raise ClientDisconnect
         chunks.append(message.get("body", b""))
     return b"".join(chunks)

@@ -1,10 +1,11 @@
 """Errors reach a client in one shape, with request ids, limits and metrics, from a real application."""
 
+import asyncio
 from collections.abc import Iterator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 from fastapi.testclient import TestClient
 from pydantic import BaseModel, ConfigDict
 
@@ -32,6 +33,10 @@ def toy_router() -> APIRouter:
         if thing == "bug":
             raise ZeroDivisionError("secret text")
         return {"thing": thing, "k": query.k}
+
+    @router.post("/v1/raw")
+    async def raw(request: Request) -> int:
+        return len(await request.body())
 
     return router
 
@@ -129,6 +134,42 @@ def test_a_body_beyond_the_limit_is_refused_announced_or_streamed(client: TestCl
         assert "1024 bytes" in answer.json()["error"]
     small = client.post("/v1/things/x", content=iter([b'{"k"', b": 3}"]), headers=headers)
     assert small.json() == {"thing": "x", "k": 3}
+
+
+@pytest.mark.parametrize("header", [(b"content-length", b"9"), (b"transfer-encoding", b"chunked")])
+def test_a_client_that_goes_away_within_its_body_is_counted_as_such_and_no_bug(
+    client: TestClient, header: tuple[bytes, bytes]
+) -> None:
+    messages = [
+        {"type": "http.request", "body": b"{", "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": "/v1/raw",
+        "query_string": b"",
+        "headers": [header],
+    }
+    asyncio.run(client.app(scope, receive, send))
+    assert sent == []
+    assert 'requests_total{outcome="client_gone",' in client.get("/metrics").text
+
+
+def test_a_body_in_chunks_is_counted_whatever_length_is_announced(client: TestClient) -> None:
+    """As a server may let through that leaves the length aside."""
+    headers = {"transfer-encoding": "chunked", "content-length": "3"}
+    answer = client.post("/v1/raw", content=iter([b"1" * 2000]), headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
 
 
 def test_live_but_not_ready_is_503_with_a_reason(client: TestClient) -> None:
