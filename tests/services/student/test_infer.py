@@ -283,6 +283,7 @@ def send_binary(service: Service, data: bytes, size: int, header_length: object)
         (b"", 0, 10_000, "within the body"),
         (b"", 0, -1, "within the body"),
         (b"", 0, "9" * 30, "within the body"),
+        (b"", 0, "9" * 5000, "within the body"),
     ],
 )
 def test_binary_data_that_does_not_fit_is_400(
