@@ -24,7 +24,7 @@ class ServiceSettings(BaseSettings):
         log_level: the least important events that are logged.
         access_log: log one event for each request.
         max_body_bytes: the largest request body that is read.
-        max_body_seconds: how long a body that comes in chunks may take to arrive.
+        max_body_seconds: how long a body may take to arrive that no other time limit covers.
         cors_origins: origins (`https://example.org`), separated by commas, whose pages may call the
             service from a browser; `*` for all; none by default.
         drain_seconds: how long running requests may take to finish after SIGTERM.

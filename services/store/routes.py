@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from services.platform.auth import Keys, requires
+from services.platform.deadline import Deadlines
 from services.platform.errors import BatchTooLarge, InvalidRequest
 from services.platform.http import JsonResponse
 from services.store.backends.base import VersionManifest
@@ -54,6 +55,17 @@ def store_router(
     router = APIRouter(tags=["store"], responses=ERRORS)
     read = [Depends(requires(keys, "read"))]
     text = [Depends(requires(keys, "text"))]
+    reading = Deadlines(settings.max_body_seconds)
+
+    async def search_request(request: Request) -> SearchRequest:
+        with reading.start():
+            body = await request.body()
+        return _parse(SearchRequest, body)
+
+    async def items_request(request: Request) -> ItemsRequest:
+        with reading.start():
+            body = await request.body()
+        return _parse(ItemsRequest, body)
 
     @router.post(
         "/v1/versions/{version}/search",
@@ -65,7 +77,7 @@ def store_router(
     )
     async def search(
         version: Version,
-        query: Annotated[SearchRequest, Depends(_search_request)],
+        query: Annotated[SearchRequest, Depends(search_request)],
         request: Request,
     ) -> Response:
         if query.with_items:
@@ -128,7 +140,7 @@ def store_router(
         dependencies=text,
     )
     async def items(
-        version: Version, query: Annotated[ItemsRequest, Depends(_items_request)]
+        version: Version, query: Annotated[ItemsRequest, Depends(items_request)]
     ) -> Response:
         if len(query.ids) > settings.max_ids:
             raise BatchTooLarge(
@@ -152,14 +164,6 @@ def _matrix(query: SearchRequest, settings: StoreSettings) -> NDArray[np.float32
     if len({len(row) for row in query.vectors}) > 1:
         raise InvalidRequest("The vectors of one request differ in their number of dimensions.")
     return np.array(query.vectors, dtype=np.float32)
-
-
-async def _search_request(request: Request) -> SearchRequest:
-    return _parse(SearchRequest, await request.body())
-
-
-async def _items_request(request: Request) -> ItemsRequest:
-    return _parse(ItemsRequest, await request.body())
 
 
 def _parse(model: type[M], body: bytes) -> M:

@@ -1,5 +1,6 @@
 """The store service's routes: what they answer, what they refuse, and that no fault becomes a stack trace."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -205,6 +206,30 @@ def test_more_searches_than_may_wait_are_refused_with_429(directory: Path, versi
         assert set(statuses) == {200, 429}
         assert search(client, version, vectors=[VECTOR]).status_code == 200
         assert "retrikt_store_waiting 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize("path", ["search", "items"])
+def test_a_body_that_does_not_come_is_not_waited_for(directory: Path, path: str) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        await asyncio.sleep(30)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "method": "POST",
+        "path": f"/v1/versions/live/{path}",
+        "query_string": b"",
+        "headers": [(b"content-length", b"9")],
+    }
+    with TestClient(create_app(settings(directory, max_body_seconds=0.2))) as client:
+        asyncio.run(client.app(scope, receive, send))
+    assert sent[0]["status"] == 503
+    assert b'"code":"timed_out"' in sent[1]["body"]
 
 
 def test_a_qdrant_server_that_is_away_is_503_and_no_stack_trace() -> None:
