@@ -27,6 +27,8 @@ from services.store.writing import refuse_open_writing
 
 DESCRIPTION = "Finds the knowledge items nearest to a student's query vectors, in named versions."
 
+_WAITING_SWITCHES = 8
+
 
 def create_app(settings: StoreSettings) -> FastAPI:
     """The application; the backend is closed after its last request.
@@ -41,6 +43,8 @@ def create_app(settings: StoreSettings) -> FastAPI:
     refuse_open_writing(keys, settings)
     store = open_store(settings)
     workers = Workers(settings.threads, settings.max_waiting, settings.request_timeout_seconds)
+    # A switch hashes a whole release and waits for other writers: no search is to wait for that.
+    switches = Workers(1, _WAITING_SWITCHES, settings.request_timeout_seconds)
     # Snapshots are made and restored one at a time: a second one is asked to come back later.
     slow = Workers(1, 1)
     metrics = Metrics("store")
@@ -57,6 +61,7 @@ def create_app(settings: StoreSettings) -> FastAPI:
             yield
         finally:
             workers.close()
+            switches.close()
             slow.close()
             store.close()
 
@@ -89,7 +94,7 @@ def create_app(settings: StoreSettings) -> FastAPI:
         metrics=metrics,
         routers=[
             store_router(store, workers, settings, keys),
-            release_router(store, workers, settings, keys),
+            release_router(store, workers, switches, settings, keys),
             snapshot_router(store, workers, slow, settings, keys),
         ],
         ready=ready,

@@ -21,9 +21,20 @@ SWITCH_ERRORS = {
 
 
 def release_router(
-    store: KnowledgeStore, workers: Workers, settings: StoreSettings, keys: Keys
+    store: KnowledgeStore,
+    workers: Workers,
+    switches: Workers,
+    settings: StoreSettings,
+    keys: Keys,
 ) -> APIRouter:
-    """The routes under `/v1/releases`; they write the live pointer that `retrikt release` writes."""
+    """The routes under `/v1/releases`; they write the live pointer that `retrikt release` writes.
+
+    Args:
+        store: whose releases they are.
+        workers: for listing.
+        switches: for activation and rollback.
+        settings, keys: who may do so.
+    """
     router = APIRouter(tags=["releases"], responses=ERRORS)
     write = [Depends(writes(keys, settings))]
 
@@ -45,7 +56,7 @@ def release_router(
         dependencies=write,
     )
     async def activate(release: str) -> Response:
-        pointer = await workers.run(lambda: store.activate(release))
+        pointer = await switches.run(lambda: store.activate(release))
         return JsonResponse(pointer.model_dump())
 
     @router.post(
@@ -56,7 +67,7 @@ def release_router(
         dependencies=write,
     )
     async def rollback() -> Response:
-        pointer = await workers.run(store.rollback)
+        pointer = await switches.run(store.rollback)
         return JsonResponse(pointer.model_dump())
 
     return router

@@ -1,6 +1,7 @@
 """`live` in place of a version, figures, activation and rollback through the service, and its limit in time."""
 
 import asyncio
+import fcntl
 import os
 import subprocess
 import threading
@@ -145,6 +146,21 @@ def test_a_release_goes_live_only_when_its_own_version_is_here(
     assert client.post("/v1/releases/rollback").json()["code"] == "release_not_found"
     assert (task / "releases" / "live.json").read_bytes() == pointer
     assert searched(client) == first.store_version
+
+
+def test_a_switch_that_waits_for_another_writer_holds_up_no_search(
+    task: Path, releases: tuple[Path, list[ReleaseManifest]]
+) -> None:
+    second = releases[1][1].release
+    with (
+        TestClient(create_app(settings(task, threads=1, request_timeout_seconds=2.0))) as client,
+        (task / "releases" / ".lock").open("ab") as lock,
+    ):
+        assert client.post("/v1/versions/live/search", json=QUERY).status_code == 200
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        late = client.post(f"/v1/releases/{second}/activate")
+        assert (late.status_code, late.json()["code"]) == (503, "timed_out")
+        assert client.post("/v1/versions/live/search", json=QUERY).status_code == 200
 
 
 def test_releases_that_cannot_be_written_are_told_and_stay(
