@@ -17,8 +17,8 @@ from rich.table import Table
 from services.platform.errors import InvalidConfig, RetriktError
 
 app = typer.Typer(
-    help="Move a large language model's knowledge into a searchable store, and serve a student of 1 % "
-    "of its size that looks things up.",
+    help="Move a large language model's knowledge into a searchable store, and serve a student of at "
+    "most 2 % of its size that looks things up.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -86,7 +86,7 @@ def rebuild(
 
     Exit status: 0 activated, unchanged, only added, or kept rolled back; 9 refused by the gate; 8 another
     run works in the task's directory; 6 the disk is full; 5 the store does not answer; 4 files are damaged;
-    3 nothing is live (--store-only); 2 the configuration or the data is wrong.
+    3 a model cannot be found, or nothing is live (--store-only); 2 the configuration or the data is wrong.
     """
     from offline import run as pipeline
     from offline.rebuild import rebuild as bring_up_to_date
