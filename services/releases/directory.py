@@ -15,7 +15,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -92,10 +92,20 @@ class ReleaseDirectory:
 
     def knowledge_of_version(self, store_version: str) -> Path | None:
         """The knowledge file that a store version is built from; None where no release has it."""
-        for manifest in self.list():
-            if manifest.store_version == store_version:
-                return self.path(manifest.release) / KNOWLEDGE
-        return None
+        path = self.path_of_version(store_version)
+        return path / KNOWLEDGE if path else None
+
+    def path_of_version(self, store_version: str) -> Path | None:
+        """The directory of a release that searches a store version; of several that do, of the live one."""
+        live = None
+        with suppress(CorruptArtifact):
+            live = self.live()
+        found = [
+            manifest.release for manifest in self.list() if manifest.store_version == store_version
+        ]
+        if live is not None and live.release in found:
+            return self.path(live.release)
+        return self.path(found[0]) if found else None
 
     def live(self) -> LivePointer | None:
         """The live pointer, or None before the first activation.
@@ -114,12 +124,16 @@ class ReleaseDirectory:
                 hint="Activate a release to write it anew.",
             ) from error
 
-    def add(self, staged: Path) -> ReleaseManifest:
+    def add(self, staged: Path, *, retell: bool = True) -> ReleaseManifest:
         """Copy the release in `staged` here, check it, and rename it into place.
 
         Adding the same release again replaces what its manifest says beside the content (figures, and the
         gate's reasons: another gate may have let it pass, or not), and nothing else; unless the one
         that is here was damaged: then it is replaced as a whole.
+
+        Args:
+            staged: the release's directory.
+            retell: replace what is said beside the content; an old copy of a release has no say in it.
 
         Raises:
             CorruptArtifact: `staged` is not what its manifest says; nothing is added.
@@ -132,7 +146,7 @@ class ReleaseDirectory:
             if target.exists():
                 try:
                     present = self._named(release, check_release(target))
-                    return self._told_anew(present, told)
+                    return self._told_anew(present, told) if retell else present
                 except CorruptArtifact as error:
                     log.warning("release_damaged", release=release, reason=str(error))
             aside = self.root / f".adding-{release}"

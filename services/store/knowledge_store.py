@@ -197,7 +197,8 @@ class KnowledgeStore:
             release = self._release_in(index, directory)
             manifest = self._restored_version(index, directory)
             if release is not None and self._directory is not None:
-                self._add(release, directory / RELEASE)
+                with _writable(self._directory):
+                    self._directory.add(directory / RELEASE, retell=False)
         return Restored(manifest, index.release)
 
     def close(self) -> None:
@@ -233,15 +234,7 @@ class KnowledgeStore:
             )
 
     def _release_of(self, version: str) -> Path | None:
-        if self._directory is None:
-            return None
-        # Releases may share a version: the one that serves is the one to be brought back.
-        with suppress(CorruptArtifact, ReleaseNotFound):
-            live = self._directory.live()
-            if live and self._directory.get(live.release).store_version == version:
-                return self._directory.path(live.release)
-        path = self._directory.knowledge_of_version(version)
-        return path.parent if path else None
+        return self._directory.path_of_version(version) if self._directory else None
 
     def _release_in(self, index: SnapshotIndex, directory: Path) -> ReleaseManifest | None:
         """The release in a snapshot, once it is known to belong to the snapshot's version and here."""
@@ -263,15 +256,6 @@ class KnowledgeStore:
                 hint="Restore it where that task is served.",
             )
         return release
-
-    def _add(self, release: ReleaseManifest, staged: Path) -> None:
-        """Add a release that is not here or damaged; what the gate says of one that is here stays."""
-        directory = self._releases()
-        with suppress(CorruptArtifact, ReleaseNotFound):
-            check_release(directory.path(release.release))
-            return
-        with _writable(directory):
-            directory.add(staged)
 
     def _restored_version(self, index: SnapshotIndex, directory: Path) -> VersionManifest:
         if index.engine == self._backend.engine:
