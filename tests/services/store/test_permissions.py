@@ -123,6 +123,35 @@ def test_each_caller_is_served_or_refused_as_the_keys_say(
     assert stranger.status_code == (status if permission in may["nobody"] else 401)
 
 
+@pytest.mark.parametrize(
+    ("origin", "host", "status"),
+    [
+        (None, "127.0.0.1:8001", 404),
+        ("http://127.0.0.1:8001", "127.0.0.1:8001", 404),
+        ("http://[::1]:8001", "[::1]:8001", 404),
+        ("https://named.example", "127.0.0.1:8001", 404),
+        ("https://elsewhere.example", "127.0.0.1:8001", 403),
+        ("http://127.0.0.1:3000", "127.0.0.1:8001", 403),
+        ("null", "127.0.0.1:8001", 403),
+        ("http://[", "127.0.0.1:8001", 403),
+        # A name of somebody else's that leads to this machine.
+        ("http://rebound.example:8001", "rebound.example:8001", 403),
+    ],
+)
+def test_without_a_key_a_page_of_another_origin_writes_nothing(
+    task: Path, origin: str | None, host: str, status: int
+) -> None:
+    open_to_all = settings(task, cors_origins="https://named.example")
+    headers = {"host": host} | ({"origin": origin} if origin else {})
+    with TestClient(create_app(open_to_all)) as client:
+        # There is no release before the live one: whoever may write is told so.
+        answer = client.post("/v1/releases/rollback", headers=headers)
+        assert answer.status_code == status
+    with TestClient(create_app(settings(task, write_keys=KEYS["write"]))) as client:
+        answer = client.post("/v1/releases/rollback", headers=headers | bearer("write"))
+        assert answer.status_code == 404
+
+
 def test_a_read_only_service_refuses_every_write_whatever_the_key(task: Path) -> None:
     closed = settings(task, read_only=True, **{f"{name}_keys": key for name, key in KEYS.items()})
     with TestClient(create_app(closed)) as client:
