@@ -9,7 +9,7 @@ from services.platform.errors import StoreUnavailable
 from services.store.name_resolution import NameTimeout, TimelyConnections
 
 IDLE_SECONDS = 5.0
-"""A connection that has not been used for that long is closed; the service does so too."""
+"""A connection that has not been used for that long is closed, long before the service would do so."""
 
 
 class TimelyHttp:

@@ -163,11 +163,14 @@ class GuardedStore:
             return {}
         try:
             items = self._client.items(self.version, list(ids), timeout=self._timeout)
+            return {item.id: item for item in items}
         except RetriktError as error:
             log.warning("store_items_failed", version=self.version, reason=str(error))
-            self._no_texts_before = time.monotonic() + self._longest_retry
-            return {}
-        return {item.id: item for item in items}
+        except Exception:
+            # As in a search: the others of the batch are answered all the same.
+            log.exception("store_items_failed", version=self.version)
+        self._no_texts_before = time.monotonic() + self._longest_retry
+        return {}
 
     def close(self) -> None:
         """Stop trying in the background."""
