@@ -38,6 +38,7 @@ TRAIN = {
         "put some jazz on in the kitchen",
     ],
 }
+TEST = {"weather": "how cold does it get at night", "music": "which song is this"}
 UNLABELLED = ["is it windy at the coast", "shuffle my favourite songs"]
 WRITTEN = [
     ("will there be fog in the morning", "weather"),
@@ -63,7 +64,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         for text in texts
     ]
     (root / "train.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    (root / "test.jsonl").write_text("\n".join(lines[2:8]), encoding="utf-8")
+    test = "\n".join(json.dumps({"text": text, "label": label}) for label, text in TEST.items())
+    (root / "test.jsonl").write_text(test, encoding="utf-8")
     unlabelled = "\n".join(json.dumps({"text": text}) for text in UNLABELLED)
     (root / "unlabelled.jsonl").write_text(unlabelled, encoding="utf-8")
     data = {name: f"{name}.jsonl" for name in ("train", "test", "unlabelled")}
