@@ -171,6 +171,9 @@ def _parse(model: type[M], body: bytes) -> M:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
+        if error.error_count() > len(model.model_fields):
+            # Each of its fields has one at the most: writing out millions would take gigabytes.
+            raise InvalidRequest("The request's body: it has unknown fields.") from error
         raise RequestValidationError(error.errors(include_url=False)) from error
 
 

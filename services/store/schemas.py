@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field
 
 from services.releases.directory import LivePointer
 from services.releases.manifest import ReleaseManifest
@@ -13,6 +13,9 @@ from services.store.snapshots import Snapshot
 
 # What a float32 holds; NaN is refused by the bounds too.
 Number = Annotated[float, Field(ge=-3.4e38, le=3.4e38)]
+
+# One fault is told: a list of millions of them would take gigabytes to note them all.
+ToFirstFault = FailFast()
 
 
 class SearchRequest(BaseModel):
@@ -27,7 +30,11 @@ class SearchRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    vectors: Annotated[list[Annotated[list[Number], Field(min_length=1)]], Field(min_length=1)]
+    vectors: Annotated[
+        list[Annotated[list[Number], Field(min_length=1), ToFirstFault]],
+        Field(min_length=1),
+        ToFirstFault,
+    ]
     k: Annotated[int, Field(ge=1)] = 16
     exact: bool = False
     with_items: bool = False
@@ -64,7 +71,7 @@ class ItemsRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+    ids: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1), ToFirstFault]
 
 
 class ItemsAnswer(BaseModel):

@@ -1,6 +1,7 @@
 """The store service's routes: what they answer, what they refuse, and that no fault becomes a stack trace."""
 
 import asyncio
+import json
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from knowledge_samples import LABELS, unit_vectors, write_sample
+from pydantic import BaseModel, ValidationError
 
 from services.platform.errors import InvalidConfig
 from services.platform.server import bind
@@ -18,6 +20,7 @@ from services.platform.settings import load_settings
 from services.store.app import create_app
 from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import iterate_points, version_manifest
+from services.store.schemas import ItemsRequest, SearchRequest
 from services.store.settings import StoreSettings
 
 
@@ -130,6 +133,7 @@ VECTOR = [0.25] * 16
             "vectors.0.0: Input should be a valid",
         ),
         ({"vectors": [VECTOR], "K": 3}, 422, "invalid_request", "K: Extra inputs"),
+        ({str(n): n for n in range(5)}, 422, "invalid_request", "it has unknown fields"),
         ({"vectors": [VECTOR] * 5}, 413, "batch_too_large", "5 vectors in one request, at most 4"),
     ],
 )
@@ -206,6 +210,20 @@ def test_more_searches_than_may_wait_are_refused_with_429(directory: Path, versi
         assert set(statuses) == {200, 429}
         assert search(client, version, vectors=[VECTOR]).status_code == 200
         assert "retrikt_store_waiting 0.0" in client.get("/metrics").text
+
+
+@pytest.mark.parametrize(
+    ("model", "body"),
+    [
+        (SearchRequest, {"vectors": [["a"] * 1000] * 1000}),
+        (SearchRequest, {"vectors": ["a"] * 1000}),
+        (ItemsRequest, {"ids": [-1] * 1000}),
+    ],
+)
+def test_of_many_faults_one_is_noted(model: type[BaseModel], body: object) -> None:
+    with pytest.raises(ValidationError) as caught:
+        model.model_validate_json(json.dumps(body))
+    assert caught.value.error_count() == 1
 
 
 @pytest.mark.parametrize("path", ["search", "items"])
