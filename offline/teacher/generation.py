@@ -18,6 +18,7 @@ from offline.configs.section import Section
 from offline.teacher.generator import Generator
 from offline.teacher.sampling import SamplingConfig
 from offline.teacher.writing import balanced_labels, write
+from services.platform.durable_files import replacing
 
 SCHEMA = pa.schema(
     [
@@ -111,10 +112,8 @@ def keep_shard(directory: Path | None, shard: Shard, table: pa.Table) -> None:
     if directory is None:
         return
     directory.mkdir(parents=True, exist_ok=True)
-    path = _shard_path(directory, shard)
-    aside = path.with_suffix(".aside")
-    pq.write_table(table, aside, compression="zstd", write_page_checksum=True)
-    aside.replace(path)
+    with replacing(_shard_path(directory, shard)) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
 def kept_shard(directory: Path | None, shard: Shard) -> pa.Table | None:

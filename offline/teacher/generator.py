@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -186,14 +189,15 @@ def _load(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     where = directory / MODEL if name is None else model_directory(name)
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    settings = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=True)
+    with _loading(where):
+        settings = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=True)
     loader = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
     if type(settings) not in loader._model_mapping:
         raise InvalidConfig(
             f"{name or where} is of the type {settings.model_type!r}, which is no language model that writes text.",
             hint="Name a model that AutoModelForCausalLM or AutoModelForSeq2SeqLM loads.",
         )
-    try:
+    with _loading(where):
         model = loader.from_pretrained(
             where,
             dtype=getattr(torch, precision),
@@ -205,11 +209,6 @@ def _load(
         tokenizer = AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, local_files_only=True
         )
-    except OSError as error:
-        raise ModelNotFound(
-            f"The model in {where} cannot be loaded: {error}",
-            hint="Expected a directory that `save_pretrained` of model and tokenizer wrote.",
-        ) from error
     if tokenizer.eos_token_id is None:
         raise InvalidConfig(
             f"The tokenizer in {where} names no end token.",
@@ -217,6 +216,18 @@ def _load(
         )
     cast(torch.nn.Module, model).to(device)
     return model, tokenizer
+
+
+@contextmanager
+def _loading(where: Path | str) -> Iterator[None]:
+    """Tell what transformers makes of missing and damaged files, each kind in an error of its own."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelNotFound(
+            f"The model in {where} cannot be loaded: {error}",
+            hint="Expected a directory that `save_pretrained` of model and tokenizer wrote.",
+        ) from error
 
 
 def precision_of(config: GeneratorConfig) -> str:

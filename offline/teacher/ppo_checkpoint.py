@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from offline.teacher.ppo_config import PPOConfig
+from services.platform.durable_files import rename_into_place
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +65,7 @@ class Checkpoints:
         (aside / VALUES).write_text(json.dumps(values), encoding="utf-8")
         if target.exists():
             shutil.rmtree(target)
-        aside.rename(target)
+        rename_into_place(aside, target)
         for path in self._directory.iterdir():
             if path != target:
                 shutil.rmtree(path, ignore_errors=True)

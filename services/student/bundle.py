@@ -1,7 +1,6 @@
 """The student bundle: a directory with the ONNX student, its tokenizer and what it says of itself."""
 
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact, ModelNotFound, RetriktError
 from services.student.mixing import MixingParameters
 
@@ -143,7 +143,6 @@ def write_bundle_manifest(
         encoder_fingerprint=encoder_fingerprint(directory / MODEL, directory / TOKENIZER),
         trained_with=dict(trained_with),
     )
-    aside = directory / f".{MANIFEST}.{os.getpid()}"
-    aside.write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-    aside.replace(directory / MANIFEST)
+    with replacing(directory / MANIFEST) as file:
+        file.write(manifest.model_dump_json(indent=1).encode())
     return manifest

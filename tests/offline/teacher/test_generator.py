@@ -1,6 +1,7 @@
 """The generator: framing texts, the miniature's warm start, loading any causal model."""
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -194,6 +195,25 @@ def test_a_model_with_pickled_weights_alone_is_refused(
     (directory / "model.safetensors").rename(directory / "pytorch_model.bin")
     config = GeneratorConfig(model=str(directory))
     with pytest.raises(ModelNotFound, match="no safetensors"):
+        describe_generator(config, pair=False, names=["a"], directory=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("config.json", b"{"),
+        ("config.json", b'{"model_type": "of_the_next_century"}'),
+        ("model.safetensors", b"damaged"),
+    ],
+)
+def test_damaged_files_of_a_model_are_an_error_that_names_it(
+    tmp_path: Path, tiny_directory: Callable[[str], Path], file: str, content: bytes
+) -> None:
+    directory = tmp_path / "damaged"
+    shutil.copytree(tiny_directory("gpt2"), directory)
+    (directory / file).write_bytes(content)
+    config = GeneratorConfig(model=str(directory))
+    with pytest.raises(ModelNotFound, match="damaged cannot be loaded"):
         describe_generator(config, pair=False, names=["a"], directory=tmp_path)
 
 
