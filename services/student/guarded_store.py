@@ -7,7 +7,7 @@ until the store answers again.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,6 +32,9 @@ FAILED = "store_error"
 
 SEARCHED_AT_ONCE = 256
 """Vectors of one call: what the store service takes."""
+
+LOOKED_UP_AT_ONCE = 4096
+"""Ids of one call: what the store service takes."""
 
 LEAST_SECONDS = 0.005
 """A search that has less time than this left is not begun."""
@@ -162,8 +165,7 @@ class GuardedStore:
         if self.state is not None or not ids or time.monotonic() < self._no_texts_before:
             return {}
         try:
-            items = self._client.items(self.version, list(ids), timeout=self._timeout)
-            return {item.id: item for item in items}
+            return {item.id: item for item in self._look_up(ids, time.monotonic() + self._timeout)}
         except RetriktError as error:
             log.warning("store_items_failed", version=self.version, reason=str(error))
         except Exception:
@@ -189,6 +191,12 @@ class GuardedStore:
             np.concatenate([part.ids for part in parts]),
             np.concatenate([part.scores for part in parts]),
         )
+
+    def _look_up(self, ids: Sequence[int], deadline: float) -> Iterator[StoredItem]:
+        for start in range(0, len(ids), LOOKED_UP_AT_ONCE):
+            left = max(deadline - time.monotonic(), LEAST_SECONDS)
+            part = list(ids[start : start + LOOKED_UP_AT_ONCE])
+            yield from self._client.items(self.version, part, timeout=left)
 
     def _failure(self, reason: str) -> Answer:
         self._failed += 1

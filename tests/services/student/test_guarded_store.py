@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import numpy as np
 import orjson
@@ -12,7 +13,8 @@ import pytest
 
 from services.store.backends.base import VersionManifest
 from services.store.client import HttpStoreClient
-from services.student.guarded_store import GuardedStore
+from services.store.settings import StoreSettings
+from services.student.guarded_store import LOOKED_UP_AT_ONCE, SEARCHED_AT_ONCE, GuardedStore
 
 MANIFEST = VersionManifest(
     task="toy", version="v-1", encoder_fingerprint="sha256:1", labels=("a", "b"), dimensions=2,
@@ -26,13 +28,15 @@ class HalfStore(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     gives_texts = threading.Event()
+    looked_up: ClassVar[list[int]] = []
 
     def do_GET(self) -> None:
         self._answer(MANIFEST.model_dump_json().encode())
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
+        asked = orjson.loads(self.rfile.read(int(self.headers["content-length"])))
         if self.path.endswith("/items"):
+            self.looked_up.append(len(asked["ids"]))
             self.gives_texts.wait(20)
             self._answer(orjson.dumps({"items": [ITEM]}))
         else:
@@ -52,6 +56,7 @@ class HalfStore(BaseHTTPRequestHandler):
 @pytest.fixture
 def url() -> Iterator[str]:
     HalfStore.gives_texts.clear()
+    HalfStore.looked_up.clear()
     with ThreadingHTTPServer(("127.0.0.1", 0), HalfStore) as server:
         server.daemon_threads = True
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
@@ -82,5 +87,18 @@ def test_texts_that_do_not_come_cost_a_search_s_time_limit_once_and_no_search(ur
     HalfStore.gives_texts.set()
     time.sleep(0.5)
     assert guarded.texts([1])[1].text == "one"
+    guarded.close()
+    client.close()
+
+
+def test_no_more_texts_are_asked_for_at_once_than_the_store_gives(url: str) -> None:
+    """As for a large batch that is to be explained."""
+    limits = {name: StoreSettings.model_fields[name].default for name in ("max_batch", "max_ids")}
+    assert limits == {"max_batch": SEARCHED_AT_ONCE, "max_ids": LOOKED_UP_AT_ONCE}
+    HalfStore.gives_texts.set()
+    client = HttpStoreClient(url)
+    guarded = GuardedStore(client, "v-1", "sha256:1", labels=("a", "b"), items=3, timeout=20.0)
+    assert guarded.texts(range(LOOKED_UP_AT_ONCE + 9))[1].text == "one"
+    assert HalfStore.looked_up == [LOOKED_UP_AT_ONCE, 9]
     guarded.close()
     client.close()
