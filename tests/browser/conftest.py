@@ -24,8 +24,9 @@ PATIENCE_MS = 15_000
 DESKTOP = {"width": 1280, "height": 900}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """Chromium, of this module alone: Playwright's event loop would stop other tests from running theirs."""
     named = os.environ.get("RETRIKT_CHROMIUM")
     found = named or next(filter(None, map(shutil.which, CHROMIUM)), None)
     if found is None:

@@ -177,17 +177,20 @@ def test_kill_9_at_any_instant_shows_no_half_version_and_the_next_build_carries_
     whole = time.monotonic() - started
     instants = random.Random(0)
     killed = 0
-    for _ in range(10):
+    # A build that ends before its kill proves nothing: on a busy machine more of them are needed.
+    for _ in range(40):
+        if killed == 6:
+            break
         process = subprocess.Popen(
             [sys.executable, "-c", BUILD, store, knowledge], start_new_session=True
         )
-        time.sleep(instants.uniform(0.3, 1.0) * whole)
+        time.sleep(instants.uniform(0.2, 1.0) * whole)
         os.killpg(process.pid, signal.SIGKILL)
         killed += process.wait() == -signal.SIGKILL
         for manifest in EdgeBackend(store, private=private).versions():
             check_complete(store, private, manifest)
             shutil.rmtree(store / manifest.version)
-    assert killed > 3
+    assert killed == 6
     subprocess.run([sys.executable, "-c", BUILD, store, knowledge], check=True)
     (manifest,) = EdgeBackend(store, private=private).versions()
     check_complete(store, private, manifest)
