@@ -20,7 +20,7 @@ from services.platform.errors import NotReady, Overloaded, RetriktError
 log = structlog.get_logger(__name__)
 
 _MEMORY = 0.9
-"""What the pace of earlier batches counts against that of the last one."""
+"""What the earlier batches count against the last one, in the estimate of their cost."""
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -34,6 +34,41 @@ class _Waiting(Generic[J, R]):
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[R]"
+
+
+class _BatchCost:
+    """What a batch costs: seconds for itself, and seconds for each text in it.
+
+    A line through the batches seen, by least squares with exponentially decaying weights (the means
+    and moments are kept as by West, 1979). Its slope is shrunk towards zero until the batches differ
+    in size: who has seen lone texts alone takes a batch to cost what a lone text does, rather than
+    refuse a burst that full batches would answer in time.
+
+    Attributes:
+        estimate: both, in seconds; one object, so that another thread sees two that belong together.
+    """
+
+    def __init__(self, max_batch: int) -> None:
+        self.estimate = (0.0, 0.0)
+        # The variance of the sizes at which half of the slope is believed.
+        self._doubt = (max_batch / 16) ** 2
+        self._weight = self._texts = self._seconds = 0.0
+        self._variance = self._covariance = 0.0
+
+    def observe(self, texts: int, seconds: float) -> None:
+        self._weight = _MEMORY * self._weight + 1.0
+        share = 1.0 / self._weight
+        more_texts, more_seconds = texts - self._texts, seconds - self._seconds
+        self._texts += share * more_texts
+        self._seconds += share * more_seconds
+        left = 1.0 - share
+        self._variance = left * (self._variance + share * more_texts * more_texts)
+        self._covariance = left * (self._covariance + share * more_texts * more_seconds)
+        slope = max(0.0, self._covariance / (self._variance + self._doubt))
+        if slope * self._texts > self._seconds:
+            # A batch does not cost less than nothing by itself.
+            slope = self._seconds / self._texts
+        self.estimate = (self._seconds - slope * self._texts, slope)
 
 
 class MicroBatcher(Generic[J, R]):
@@ -72,8 +107,7 @@ class MicroBatcher(Generic[J, R]):
         # Each is written by one thread alone, so that neither needs a lock.
         self._submitted = 0
         self._taken = 0
-        self._seconds = 0.0
-        self._texts = 0.0
+        self._cost = _BatchCost(max_batch)
         self._closed = False
         self._thread = threading.Thread(target=self._work, daemon=True, name=name)
         self._thread.start()
@@ -84,9 +118,10 @@ class MicroBatcher(Generic[J, R]):
 
     @property
     def wait_seconds(self) -> float:
-        """How long a job that comes now will wait, at the pace of the latest batches."""
-        texts = self._texts
-        return self.waiting * self._seconds / texts if texts else 0.0
+        """How long a job that comes now will wait, by what the latest batches cost."""
+        waiting = self.waiting
+        for_batch, for_text = self._cost.estimate
+        return math.ceil(waiting / self._max_batch) * for_batch + waiting * for_text
 
     async def submit(self, job: J, *, weight: int = 1, deadline: float) -> R:
         """The result of a job; call from one event loop.
@@ -218,9 +253,8 @@ class MicroBatcher(Generic[J, R]):
                 log.exception("batch_crashed", jobs=len(wanted))
                 bug = RetriktError(f"{type(error).__name__} in the service; its log has the trace.")
                 answers = [bug] * len(wanted)
-            # Sums, so that a lone text does not count as much as a batch.
-            self._seconds = _MEMORY * self._seconds + time.perf_counter() - started
-            self._texts = _MEMORY * self._texts + sum(entry.weight for entry in wanted)
+            seconds = time.perf_counter() - started
+            self._cost.observe(sum(entry.weight for entry in wanted), seconds)
             results.extend(zip(wanted, answers, strict=True))
         _deliver(results)
 

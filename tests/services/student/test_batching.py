@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from services.platform.errors import InvalidRequest, NotReady, Overloaded, RetriktError
-from services.student.batching import MicroBatcher
+from services.student.batching import MicroBatcher, _BatchCost
 
 
 class Work:
@@ -20,12 +20,13 @@ class Work:
         self.gate.set()
         self.begun = threading.Event()
         self.seconds = 0.0
+        self.for_batch = 0.0
 
     def __call__(self, jobs: Sequence[int], deadline: float) -> list[int | RetriktError]:
         self.batches.append(list(jobs))
         self.begun.set()
         assert self.gate.wait(10)
-        time.sleep(self.seconds * len(jobs))
+        time.sleep(self.for_batch + self.seconds * len(jobs))
         if 13 in jobs:
             raise ZeroDivisionError("a bug")
         return [InvalidRequest("seven") if job == 7 else 2 * job for job in jobs]
@@ -101,25 +102,75 @@ def test_a_full_queue_refuses_and_takes_again_when_there_is_room() -> None:
 
 def test_what_could_not_be_answered_in_time_is_refused_at_once_and_told_when_to_come_back() -> None:
     async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
-        work.seconds = 0.2
-        await batcher.submit(1, deadline=soon())
+        # A small batch and a full one: a fifth of a second for each text.
+        for weight in (1, 4):
+            work.for_batch = 0.2 * weight
+            await batcher.submit(1, weight=weight, deadline=soon())
         first = await begin_and_hold(batcher, work)
         others = [
             asyncio.create_task(batcher.submit(1, deadline=time.monotonic() + 60)) for _ in range(7)
         ]
         await asyncio.sleep(0.05)
-        # Seven texts at a fifth of a second each: 1.4 s before the next one has its turn.
+        # 1.4 s before the next one has its turn.
         assert batcher.wait_seconds > 1.3
         with pytest.raises(Overloaded, match="7 texts wait .* which takes about") as caught:
             await batcher.submit(1, deadline=time.monotonic() + 1.0)
         assert caught.value.retry_after >= 2
         patient = asyncio.create_task(batcher.submit(4, deadline=time.monotonic() + 60))
-        work.seconds = 0.0
+        work.for_batch = 0.0
         work.gate.set()
         assert (await asyncio.gather(first, *others, patient))[-1] == 8
         assert batcher.wait_seconds == 0
 
     run(test, max_waiting=100)
+
+
+def test_a_burst_after_lone_requests_is_taken_where_full_batches_clear_it_in_time() -> None:
+    async def test(batcher: "MicroBatcher[int, int]", work: Work) -> None:
+        # A slow store: every batch waits for it, however many texts it holds.
+        work.for_batch = 0.05
+        began = time.monotonic()
+        for _ in range(4):
+            await batcher.submit(1, deadline=soon())
+        lone = (time.monotonic() - began) / 4
+        first = await begin_and_hold(batcher, work)
+        deadline = time.monotonic() + 500 * lone
+        burst = [asyncio.create_task(batcher.submit(1, deadline=deadline)) for _ in range(1000)]
+        await asyncio.sleep(0)
+        # 16 batches, where one text after the other would be late.
+        assert batcher.waiting == 1000
+        assert batcher.wait_seconds < 25 * lone
+        work.gate.set()
+        assert await asyncio.gather(first, *burst) == [0, *[2] * 1000]
+
+    assert len(run(test, max_batch=64, max_waiting=1024).batches) == 5 + 16
+
+
+@pytest.mark.parametrize(("for_batch", "for_text"), [(0.3, 0.0), (0.2, 0.1), (0.0, 0.1)])
+def test_batches_of_several_sizes_tell_what_a_batch_costs_and_what_a_text_does(
+    for_batch: float, for_text: float
+) -> None:
+    cost = _BatchCost(max_batch=64)
+    for texts in (1, 64, 3, 17, 40, 1, 1, 64, 1, 2):
+        cost.observe(texts, for_batch + for_text * texts)
+    own, each = cost.estimate
+    assert each == pytest.approx(for_text, rel=0.05)
+    assert own + 64 * each == pytest.approx(for_batch + for_text * 64, rel=0.05)
+
+
+def test_until_batches_differ_in_size_a_batch_is_taken_to_cost_what_those_seen_did() -> None:
+    cost = _BatchCost(max_batch=64)
+    assert cost.estimate == (0.0, 0.0)
+    for number in range(100):
+        # One text or two, and noise that happens to go with it.
+        cost.observe(1 + number % 2, 0.010 + 0.002 * (number % 2))
+    own, each = cost.estimate
+    assert own == pytest.approx(0.011, rel=0.05)
+    assert own + 64 * each < 0.02
+    # One full batch is enough to know better.
+    cost.observe(64, 0.64)
+    own, each = cost.estimate
+    assert 0.5 < own + 64 * each < 0.7
 
 
 def test_a_request_larger_than_the_queue_is_taken_when_nothing_waits() -> None:
