@@ -99,7 +99,7 @@ class Keys:
             {
                 permission: [
                     *_split(getattr(settings, f"{permission}_keys")),
-                    *_lines(getattr(settings, f"{permission}_keys_file")),
+                    *keys_in_file(getattr(settings, f"{permission}_keys_file")),
                 ]
                 for permission in PERMISSIONS
             }
@@ -194,11 +194,15 @@ def _open_to_everybody(with_keys: Granted) -> Granted:
 
 
 def _split(variable: SecretStr | None) -> list[str]:
-    # A variable that is there and empty is what compose makes of one that is not set.
     return [] if variable is None else variable.get_secret_value().replace(",", " ").split()
 
 
-def _lines(path: Path | None) -> list[str]:
+def keys_in_file(path: Path | None) -> list[str]:
+    """The keys in a file, one a line, without comments; none without a file.
+
+    Raises:
+        InvalidConfig: it cannot be read or holds no key.
+    """
     if path is None:
         return []
     try:

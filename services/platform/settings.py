@@ -30,7 +30,8 @@ class ServiceSettings(BaseSettings):
         drain_seconds: how long running requests may take to finish after SIGTERM.
     """
 
-    model_config = SettingsConfigDict(extra="forbid", frozen=True)
+    # A variable that is there and empty is what compose makes of one that is not set.
+    model_config = SettingsConfigDict(extra="forbid", frozen=True, env_ignore_empty=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000

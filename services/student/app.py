@@ -82,7 +82,7 @@ def open_store(settings: StudentSettings) -> StoreClient:
         return HttpStoreClient(
             settings.store_url,
             timeout=max(2.0, settings.store_timeout_seconds),
-            key=settings.store_key.get_secret_value() if settings.store_key else None,
+            key=settings.key_of_store(),
         )
     releases = ReleaseDirectory(settings.task_dir / "releases")
     return EmbeddedStoreClient.edge(

@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
-from services.platform.auth import KeySettings
+from services.platform.auth import KeySettings, keys_in_file
+from services.platform.errors import InvalidConfig
 
 
 class StudentSettings(KeySettings):
@@ -17,6 +18,7 @@ class StudentSettings(KeySettings):
         store_url: the store service; None searches in this process.
         store_key: sent to it; a key of its permission `text` (`read` alone does without the
             neighbours' texts in explanations).
+        store_key_file: file that holds it, in place of `store_key`; read at the start.
         store_timeout_seconds: how long one search may take before the student answers alone.
         request_timeout_seconds: a request may take that long in all: to be read, to wait and to be
             computed; a search gets what is left of it.
@@ -35,6 +37,7 @@ class StudentSettings(KeySettings):
     task_dir: Path
     store_url: str | None = None
     store_key: SecretStr | None = None
+    store_key_file: Path | None = None
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
@@ -44,3 +47,19 @@ class StudentSettings(KeySettings):
     max_request_texts: Annotated[int, Field(ge=1)] = 256
     max_waiting_texts: Annotated[int, Field(ge=1)] = 1024
     auto_truncate: bool = False
+
+    def key_of_store(self) -> str | None:
+        """What is sent to the store, from the variable or the file; None without a key.
+
+        Raises:
+            InvalidConfig: both are given, or the file cannot be read or does not hold one key.
+        """
+        given = [self.store_key.get_secret_value()] if self.store_key else []
+        keys = [*given, *keys_in_file(self.store_key_file)]
+        if len(keys) > 1:
+            raise InvalidConfig(
+                "The student is given more than one key of the store.",
+                hint="Set RETRIKT_STUDENT_STORE_KEY, or RETRIKT_STUDENT_STORE_KEY_FILE to a file "
+                "with one key.",
+            )
+        return keys[0] if keys else None
