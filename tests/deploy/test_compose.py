@@ -13,12 +13,21 @@ sys.path.insert(0, str(HERE))
 
 from compose_files import BASE, EMBEDDED, services, stack  # noqa: E402
 
-from services.platform.settings import ServiceSettings, load_settings  # noqa: E402
+from services.platform.auth import Keys, KeySettings  # noqa: E402
+from services.platform.errors import InvalidConfig  # noqa: E402
+from services.platform.settings import load_settings  # noqa: E402
 from services.store.settings import StoreSettings  # noqa: E402
 from services.student.settings import StudentSettings  # noqa: E402
 
 STACKS = pytest.mark.parametrize("overrides", [(), (EMBEDDED,)], ids=["qdrant", "embedded"])
-SETTINGS: dict[str, type[ServiceSettings]] = {"store": StoreSettings, "student": StudentSettings}
+SETTINGS: dict[str, type[KeySettings]] = {"store": StoreSettings, "student": StudentSettings}
+PASSED_THROUGH = {
+    "store": ("READ_KEYS_FILE", "TEXT_KEYS_FILE", "WRITE_KEYS_FILE", "CORS_ORIGINS"),
+    "student": (
+        *("READ_KEYS_FILE", "TEXT_KEYS_FILE", "CORS_ORIGINS"),
+        *("STORE_KEY", "STORE_KEY_FILE"),
+    ),
+}
 
 
 @STACKS
@@ -76,7 +85,8 @@ def test_the_files_hold_no_secret() -> None:
     for overrides in ((), (EMBEDDED,)):
         for name, service in services(*overrides).items():
             for variable, value in service.get("environment", {}).items():
-                assert not re.search(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", variable), name
+                if re.search(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", variable):
+                    assert value == "", f"{variable} of {name} has a default"
                 assert not re.search(r"://[^/]*@", str(value)), variable
                 # What looks drawn at random: long, without a separator, letters and digits.
                 assert not re.fullmatch(r"(?=.*\d)(?=.*[A-Za-z])[A-Za-z0-9+=]{20,}", str(value))
@@ -94,10 +104,42 @@ def test_every_variable_is_a_setting_and_its_value_is_accepted(
         assert variable.startswith(prefix)
         monkeypatch.setenv(variable, value)
     settings = load_settings(kind)
+    assert not Keys.from_settings(settings).any
+    assert settings.cors_origins == ()
     assert settings.host == "0.0.0.0"
     assert f"http://127.0.0.1:{settings.port}/readyz" in service["healthcheck"]["test"][-1]
     grace = float(service["stop_grace_period"].removesuffix("s"))
     assert grace > settings.drain_seconds
+
+
+@STACKS
+@pytest.mark.parametrize("name", list(SETTINGS))
+def test_keys_and_origins_come_from_the_variables_of_the_same_name(
+    name: str, overrides: tuple[Path, ...]
+) -> None:
+    prefix = f"RETRIKT_{name.upper()}_"
+    expected = {f"{prefix}{setting}" for setting in PASSED_THROUGH[name]}
+    assert expected <= set(services(*overrides)[name]["environment"])
+    for variable in expected:
+        assert f'{variable}: "${{{variable}:-}}"\n' in BASE.read_text(encoding="utf-8")
+
+
+def test_a_student_takes_the_key_of_the_store_from_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(f"# of the student\n{'s' * 20}\n", encoding="utf-8")
+    for variable, value in services()["student"]["environment"].items():
+        monkeypatch.setenv(variable, value)
+    assert load_settings(StudentSettings).key_of_store() is None
+    monkeypatch.setenv("RETRIKT_STUDENT_STORE_KEY_FILE", str(file))
+    assert load_settings(StudentSettings).key_of_store() == "s" * 20
+    monkeypatch.setenv("RETRIKT_STUDENT_STORE_KEY", "v" * 20)
+    with pytest.raises(InvalidConfig, match="more than one key") as told:
+        load_settings(StudentSettings).key_of_store()
+    assert "vvvv" not in str(told.value)
+    monkeypatch.setenv("RETRIKT_STUDENT_STORE_KEY_FILE", "")
+    assert load_settings(StudentSettings).key_of_store() == "v" * 20
 
 
 @STACKS
