@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
-from offline.pipeline.manifest import hash_file
+from services.platform.file_hash import hash_file
 
 ROOTS = ("offline", "services")
 # How stages are run, shown, logged and refused is not what they compute.

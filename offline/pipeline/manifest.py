@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.platform.errors import CorruptArtifact
+from services.platform.file_hash import hash_file
 
 MANIFEST = "manifest.json"
 
@@ -43,11 +44,6 @@ def hash_bytes(data: bytes) -> str:
 def hash_json(value: Any) -> str:
     """Hash of a JSON value, whatever the order of its keys."""
     return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":")).encode())
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_files(directory: Path) -> dict[str, str]:

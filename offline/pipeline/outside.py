@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from offline.pipeline.code_hash import user_code_hash
-from offline.pipeline.manifest import hash_file, hash_json
+from offline.pipeline.manifest import hash_json
 from offline.pipeline.stage import Stage
 from offline.tasks.config import DataConfig
 from offline.tasks.examples import data_set_of
 from offline.teacher.pretrained import PACKAGED, model_directory
 from services.platform.errors import ModelNotFound
+from services.platform.file_hash import hash_file
 
 if TYPE_CHECKING:
     from offline.configs.run import RunConfig

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from offline.pipeline.manifest import hash_file
 from offline.tasks.config import DataConfig
 from offline.tasks.normal_form import letters_and_digits
 from services.platform.errors import InvalidData
+from services.platform.file_hash import hash_file
 
 HINT = (
     "Nothing may be fitted on the test split. Where the only held-out file is called validation, name it"

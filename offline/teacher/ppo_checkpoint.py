@@ -14,6 +14,7 @@ from torch import Tensor
 
 from offline.teacher.ppo_config import PPOConfig
 from services.platform.durable_files import rename_into_place
+from services.platform.file_hash import hash_file
 
 log = structlog.get_logger(__name__)
 
@@ -59,7 +60,7 @@ class Checkpoints:
         values = {
             "format": _FORMAT,
             "run": self._run,
-            "sha256": _sha256(aside / TENSORS),
+            "sha256": hash_file(aside / TENSORS),
             "values": checkpoint.values,
         }
         (aside / VALUES).write_text(json.dumps(values), encoding="utf-8")
@@ -78,7 +79,7 @@ class Checkpoints:
                 if (values["format"], values["run"]) != (_FORMAT, self._run):
                     log.warning("checkpoint_of_another_run", path=str(directory))
                     continue
-                if values["sha256"] != _sha256(directory / TENSORS):
+                if values["sha256"] != hash_file(directory / TENSORS):
                     log.warning("checkpoint_damaged", path=str(directory))
                     continue
                 return Checkpoint(load_file(directory / TENSORS), values["values"])
@@ -92,8 +93,3 @@ def run_fingerprint(prompts: Tensor, generator: str, config: PPOConfig, seed: in
     digest = hashlib.sha256(prompts.detach().cpu().float().contiguous().numpy().tobytes())
     digest.update(json.dumps([generator, seed, config.model_dump(mode="json")]).encode())
     return digest.hexdigest()
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

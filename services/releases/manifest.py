@@ -12,13 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from services.platform.durable_files import disk_is_full
 from services.platform.errors import CorruptArtifact, StorageFull
+from services.platform.file_hash import Sha256, hash_file
 
 MANIFEST = "manifest.json"
 BUNDLE = "bundle"
 KNOWLEDGE = "knowledge.parquet"
 SOFT_LABELS = "soft_labels.npy"
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class ReleaseManifest(BaseModel):
@@ -161,11 +160,6 @@ def check_release(directory: Path) -> ReleaseManifest:
             hint="Build it again, or roll back to another release.",
         )
     return manifest
-
-
-def hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def hash_directory(directory: Path) -> str:

@@ -22,6 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact
+from services.platform.file_hash import Sha256, length_and_hash
 from services.store.backends.base import Engine, VersionManifest
 from services.store.backends.sealed import stays_inside
 
@@ -39,7 +40,7 @@ class PackedFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     bytes: Annotated[int, Field(ge=0)]
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    sha256: Sha256
 
 
 class SnapshotIndex(BaseModel):
@@ -156,9 +157,8 @@ def _opened(path: Path) -> Iterator[tuple[tarfile.TarFile, SnapshotIndex]]:
 
 
 def _measure(path: Path) -> PackedFile:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return PackedFile(bytes=file.tell(), sha256=digest)
+    length, digest = length_and_hash(path)
+    return PackedFile(bytes=length, sha256=digest)
 
 
 def _add(tar: tarfile.TarFile, name: str, source: IO[bytes], size: int) -> None:

@@ -4,7 +4,6 @@ Row number = `id` = point id = row of the soft-label matrix. Pages carry checksu
 file is seen when it is read.
 """
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from pydantic import ValidationError
 
 from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact, InvalidData
+from services.platform.file_hash import hash_file
 from services.store.backends.base import HnswParameters, ItemCounts, PointBatch, VersionManifest
 from services.store.knowledge_schema import (
     METADATA_KEY,
@@ -35,7 +35,6 @@ __all__ = [
     "fixed_lists",
     "iterate_points",
     "knowledge_schema",
-    "knowledge_sha256",
     "read_knowledge",
     "read_knowledge_metadata",
     "version_manifest",
@@ -113,7 +112,7 @@ def write_knowledge(path: Path, knowledge: Knowledge) -> str:
         pq.write_table(
             table, file, compression="zstd", write_page_checksum=True, row_group_size=65_536
         )
-    return knowledge_sha256(path)
+    return hash_file(path)
 
 
 def read_knowledge(path: Path) -> Knowledge:
@@ -170,7 +169,7 @@ def version_manifest(path: Path) -> VersionManifest:
             f"The knowledge file {path} has no vectors, no items or no encoder fingerprint.",
             hint="A store version is built from the file that the index stage wrote.",
         )
-    digest = knowledge_sha256(path)
+    digest = hash_file(path)
     return VersionManifest(
         task=metadata.task,
         version=f"v-{digest[:12]}",
@@ -183,12 +182,6 @@ def version_manifest(path: Path) -> VersionManifest:
         hnsw=metadata.hnsw or HnswParameters(),
         counts=counts,
     )
-
-
-def knowledge_sha256(path: Path) -> str:
-    """SHA-256 of the file's bytes, in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextmanager

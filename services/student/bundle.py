@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact, ModelNotFound, RetriktError
+from services.platform.file_hash import hash_file
 from services.student.mixing import MixingParameters
 
 MODEL = "model.onnx"
@@ -78,10 +79,7 @@ class StudentBundle:
 
 def encoder_fingerprint(model: Path, tokenizer: Path) -> str:
     """`sha256:` of the sha256 (hexadecimal, one a line) of the two files that make the query vector."""
-    digests = []
-    for path in (model, tokenizer):
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    digests = [hash_file(path) for path in (model, tokenizer)]
     return "sha256:" + hashlib.sha256("\n".join(digests).encode()).hexdigest()
 
 

@@ -11,10 +11,10 @@ import pytest
 from knowledge_samples import FINGERPRINT, LABELS, sample_knowledge, unit_vectors, write_sample
 
 from services.platform.errors import CorruptArtifact, InvalidData
+from services.platform.file_hash import hash_file
 from services.store.knowledge_file import (
     Knowledge,
     iterate_points,
-    knowledge_sha256,
     read_knowledge,
     read_knowledge_metadata,
     version_manifest,
@@ -47,7 +47,7 @@ def test_the_same_rows_give_the_same_bytes_and_the_same_version(tmp_path: Path) 
     assert first.read_bytes() == second.read_bytes()
     manifest = version_manifest(first)
     assert manifest == version_manifest(second)
-    assert manifest.version == f"v-{knowledge_sha256(first)[:12]}"
+    assert manifest.version == f"v-{hash_file(first)[:12]}"
     assert (manifest.count, manifest.dimensions, manifest.labels) == (200, 16, LABELS)
     other = version_manifest(write_sample(tmp_path / "c", seed=1))
     assert other.version != manifest.version
