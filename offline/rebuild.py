@@ -158,8 +158,10 @@ def _live(directory: Path) -> ReleaseManifest | None:
 def _only_one(directory: Path) -> Iterator[None]:
     """Hold the lock of rebuilds; it goes with the process that held it."""
     directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / ".rebuild.lock", timeout=0)
+    full = full_disk_told(directory, hint="Make room and run the same command again.")
     try:
-        with FileLock(directory / ".rebuild.lock", timeout=0), full_disk_told(directory):
+        with lock, full:
             yield
     except Timeout as error:
         raise AlreadyRunning(

@@ -130,8 +130,9 @@ def run_lock(directory: Path) -> Iterator[None]:
     """
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / ".lock", timeout=0)
+    full = full_disk_told(directory, hint="Make room and run the same command again.")
     try:
-        with lock, full_disk_told(directory):
+        with lock, full:
             yield
     except Timeout as error:
         raise AlreadyRunning(

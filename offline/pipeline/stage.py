@@ -24,8 +24,8 @@ from offline.pipeline.manifest import (
     hash_json,
     read_manifest,
 )
-from services.platform.durable_files import disk_is_full, rename_into_place
-from services.platform.errors import CorruptArtifact, StorageFull
+from services.platform.durable_files import full_disk_told, rename_into_place
+from services.platform.errors import CorruptArtifact
 
 log = structlog.get_logger(__name__)
 
@@ -163,44 +163,44 @@ def run_stage(
     aside = parent / f".{plan.key}.{os.getpid()}"
     aside.mkdir()
     started = time.perf_counter()
-    try:
-        with PeakMemory() as memory:
-            module = importlib.import_module(plan.stage.module)
-            metrics = module.run(inputs, settings, StageContext(aside, plan.seed, report, partial))
-        ingredients = plan.ingredients
-        files = hash_files(aside)
-        manifest = StageManifest(
-            stage=plan.stage.name,
-            key=plan.key,
-            seed=plan.seed,
-            inputs=ingredients["inputs"],
-            config=plan.config,
-            code=ingredients["code"],
-            outside=ingredients["outside"],
-            files=files,
-            content=hash_json(files),
-            metrics=metrics,
-            seconds=round(time.perf_counter() - started, 3),
-            peak_memory_bytes=memory.peak,
-            created_at=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={name: version(name) for name in RECORDED},
-        )
-        (aside / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
-        if plan.directory.exists():
-            shutil.rmtree(plan.directory)
-        rename_into_place(aside, plan.directory)
-        shutil.rmtree(partial, ignore_errors=True)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        if disk_is_full(error):
-            raise StorageFull(
-                f"The disk that holds {parent} is full: the stage {plan.stage.name} wrote nothing.",
-                hint="Make room and run the same command again; finished stages are kept.",
-            ) from error
-        raise
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise
+    full = full_disk_told(
+        parent,
+        f"the stage {plan.stage.name} wrote nothing",
+        hint="Make room and run the same command again; finished stages are kept.",
+    )
+    with full:
+        try:
+            with PeakMemory() as memory:
+                module = importlib.import_module(plan.stage.module)
+                metrics = module.run(
+                    inputs, settings, StageContext(aside, plan.seed, report, partial)
+                )
+            ingredients = plan.ingredients
+            files = hash_files(aside)
+            manifest = StageManifest(
+                stage=plan.stage.name,
+                key=plan.key,
+                seed=plan.seed,
+                inputs=ingredients["inputs"],
+                config=plan.config,
+                code=ingredients["code"],
+                outside=ingredients["outside"],
+                files=files,
+                content=hash_json(files),
+                metrics=metrics,
+                seconds=round(time.perf_counter() - started, 3),
+                peak_memory_bytes=memory.peak,
+                created_at=datetime.now(UTC).isoformat(timespec="seconds"),
+                versions={name: version(name) for name in RECORDED},
+            )
+            (aside / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
+            if plan.directory.exists():
+                shutil.rmtree(plan.directory)
+            rename_into_place(aside, plan.directory)
+            shutil.rmtree(partial, ignore_errors=True)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
     return manifest
 
 

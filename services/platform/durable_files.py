@@ -67,28 +67,34 @@ def replacing(target: Path, *, aside: Path | None = None) -> Iterator[BinaryIO]:
         raise
 
 
-def disk_is_full(error: OSError) -> bool:
+@contextmanager
+def full_disk_told(
+    where: Path, lost: str | None = None, *, hint: str = "Make room and try again."
+) -> Iterator[None]:
+    """Raise `StorageFull` in place of the system's error where the block finds no room on the disk.
+
+    Args:
+        where: what is named as being on that disk.
+        lost: what there is not for it. Without it the file that the error names, if any, is named
+            instead of `where`.
+        hint: what to do.
+    """
+    try:
+        yield
+    except OSError as error:
+        if not _disk_is_full(error):
+            raise
+        if lost is None:
+            message = f"The disk that holds {error.filename or where} is full."
+        else:
+            message = f"The disk that holds {where} is full: {lost}."
+        raise StorageFull(message, hint=hint) from error
+
+
+def _disk_is_full(error: OSError) -> bool:
     """Whether the disk, or the quota on it, has no room left."""
     if isinstance(error, shutil.Error):
         # `copytree` gathers what went wrong with each file, as text.
         reasons = " ".join(str(reason) for *_, reason in error.args[0])
         return any(os.strerror(number) in reasons for number in _FULL)
     return error.errno in _FULL
-
-
-@contextmanager
-def full_disk_told(where: Path) -> Iterator[None]:
-    """Raise `StorageFull` in place of the system's error where the block finds no room on the disk.
-
-    Args:
-        where: what is named as being on that disk, unless the error names a file of its own.
-    """
-    try:
-        yield
-    except OSError as error:
-        if not disk_is_full(error):
-            raise
-        raise StorageFull(
-            f"The disk that holds {error.filename or where} is full.",
-            hint="Make room and run the same command again.",
-        ) from error

@@ -9,9 +9,7 @@ Everything is written aside, flushed and renamed, so that a process killed at an
 either the state before or the state after. Readers take no lock.
 """
 
-import errno
 import fcntl
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -22,14 +20,13 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.platform.durable_files import rename_into_place, replacing
+from services.platform.durable_files import full_disk_told, rename_into_place, replacing
 from services.platform.errors import CorruptArtifact, ReleaseNotFound
 from services.releases.manifest import (
     KNOWLEDGE,
     MANIFEST,
     ReleaseManifest,
     check_release,
-    full_disk,
     read_release_manifest,
 )
 
@@ -158,9 +155,6 @@ class ReleaseDirectory:
                 if target.exists():
                     target.rename(self.root / f".damaged-{release}")
                 rename_into_place(aside, target)
-            except (OSError, shutil.Error) as error:
-                shutil.rmtree(aside, ignore_errors=True)
-                raise (_full(error, self.root) or error) from error
             except BaseException:
                 shutil.rmtree(aside, ignore_errors=True)
                 raise
@@ -223,21 +217,19 @@ class ReleaseDirectory:
         return manifest
 
     def _write(self, path: Path, aside: Path, content: BaseModel) -> None:
-        try:
-            with replacing(path, aside=aside) as file:
-                file.write(content.model_dump_json(indent=1).encode())
-        except OSError as error:
-            raise (full_disk(error, self.root) or error) from error
+        with replacing(path, aside=aside) as file:
+            file.write(content.model_dump_json(indent=1).encode())
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One writer at a time; the lock goes with the process that held it."""
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            for path in [*self.root.glob(".adding-*"), *self.root.glob(".damaged-*")]:
-                shutil.rmtree(path, ignore_errors=True)
-            yield
+        """One writer at a time; the lock goes with the process that held it. Raises StorageFull."""
+        with full_disk_told(self.root, "nothing was added or changed"):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with (self.root / ".lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                for path in [*self.root.glob(".adding-*"), *self.root.glob(".damaged-*")]:
+                    shutil.rmtree(path, ignore_errors=True)
+                yield
 
     def _named(self, release: str, manifest: ReleaseManifest) -> ReleaseManifest:
         if manifest.release != release:
@@ -245,16 +237,6 @@ class ReleaseDirectory:
                 f"The directory {self.root / release} holds the release {manifest.release}."
             )
         return manifest
-
-
-def _full(error: OSError, where: Path) -> Exception | None:
-    """`copytree` gathers the errors of many files; the first full disk among them counts."""
-    if isinstance(error, shutil.Error):
-        reasons = " ".join(str(reason) for _, _, reason in error.args[0])
-        if os.strerror(errno.ENOSPC) in reasons:
-            return full_disk(OSError(errno.ENOSPC, reasons), where)
-        return None
-    return full_disk(error, where)
 
 
 def _now() -> str:

@@ -10,8 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.platform.durable_files import disk_is_full
-from services.platform.errors import CorruptArtifact, StorageFull
+from services.platform.errors import CorruptArtifact
 from services.platform.file_hash import Sha256, hash_file
 
 MANIFEST = "manifest.json"
@@ -176,13 +175,3 @@ def hash_directory(directory: Path) -> str:
         if path.is_file()
     }
     return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
-
-
-def full_disk(error: OSError, where: Path) -> StorageFull | None:
-    """The error to raise in place of `error` where the disk has no room left."""
-    if not disk_is_full(error):
-        return None
-    return StorageFull(
-        f"The disk that holds {where} is full: nothing was added or changed.",
-        hint="Make room and try again.",
-    )

@@ -18,7 +18,7 @@ from services.platform.errors import (
     VersionNotFound,
 )
 from services.releases.directory import LivePointer, ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release, full_disk
+from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release
 from services.store.archive import RELEASE, VERSION, SnapshotIndex
 from services.store.backends.base import (
     Hits,
@@ -287,10 +287,7 @@ def _writable(directory: ReleaseDirectory) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise (
-            full_disk(error, directory.root)
-            or Unavailable(
-                f"The releases in {directory.root} cannot be written: {error.strerror}.",
-                hint="Give this service the right to write there, or use `retrikt release`.",
-            )
+        raise Unavailable(
+            f"The releases in {directory.root} cannot be written: {error.strerror}.",
+            hint="Give this service the right to write there, or use `retrikt release`.",
         ) from error

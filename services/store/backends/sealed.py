@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import orjson
 
-from services.platform.durable_files import disk_is_full
-from services.platform.errors import CorruptArtifact, StorageFull, StoreUnavailable
+from services.platform.durable_files import full_disk_told
+from services.platform.errors import CorruptArtifact, StoreUnavailable
 
 SUMS = "sums.json"
 _BLOCK = 1 << 16
@@ -89,12 +89,9 @@ def disk_errors(where: Path, lost: str) -> Iterator[None]:
         StoreUnavailable: the files cannot be read or written.
     """
     try:
-        yield
+        with full_disk_told(where, lost):
+            yield
     except OSError as error:
-        if disk_is_full(error):
-            raise StorageFull(
-                f"The disk that holds {where} is full: {lost}.", hint="Make room and try again."
-            ) from error
         raise StoreUnavailable(f"The directory {where} cannot be used: {error}.") from error
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from services.platform.durable_files import (
-    disk_is_full,
     full_disk_told,
     rename_into_place,
     replacing,
@@ -63,9 +62,13 @@ def test_a_full_disk_is_known_and_leaves_the_old_file(tmp_path: Path) -> None:
     target.write_bytes(b"old")
     aside = tmp_path / "aside"
     aside.symlink_to("/dev/full")
-    with pytest.raises(OSError, match="No space left") as told, replacing(target, aside=aside) as f:
-        f.write(b"new")
-    assert disk_is_full(told.value)
+    with (
+        pytest.raises(StorageFull) as told,
+        full_disk_told(tmp_path, "nothing was written"),
+        replacing(target, aside=aside) as file,
+    ):
+        file.write(b"new")
+    assert told.value.message == f"The disk that holds {tmp_path} is full: nothing was written."
     assert target.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [target]
 
