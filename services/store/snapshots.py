@@ -6,7 +6,7 @@ It is written aside, flushed and renamed into place, so that a killed process le
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,7 +18,7 @@ from services.platform.errors import CorruptArtifact, SnapshotNotFound
 from services.releases.manifest import check_release
 from services.store.archive import RELEASE, VERSION, SnapshotIndex, pack, read_index, unpack
 from services.store.backends.base import StoreBackend
-from services.store.backends.sealed import OwnedDirectory, disk_errors, remove_leftovers
+from services.store.backends.sealed import OwnedDirectory, directory_aside, disk_errors
 
 log = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class SnapshotDirectory:
             files={},
         )
         with self._aside() as aside:
-            own, packed = aside / VERSION, aside / "packed"
+            own, packed = aside.path / VERSION, aside.path / "packed"
             backend.save(version, own)
             sources = {VERSION: own} | ({RELEASE: release} if release else {})
             pack(packed, index, _files(sources))
@@ -111,8 +111,8 @@ class SnapshotDirectory:
         path = self._path(name)
         with self._aside() as aside:
             with self._there(name):
-                index = unpack(path, aside)
-            yield index, aside
+                index = unpack(path, aside.path)
+            yield index, aside.path
 
     def delete(self, name: str) -> None:
         """Remove a snapshot. Raises SnapshotNotFound, StoreUnavailable."""
@@ -131,16 +131,8 @@ class SnapshotDirectory:
         except FileNotFoundError as error:
             raise _not_found(name) from error
 
-    @contextmanager
-    def _aside(self) -> Iterator[Path]:
-        with disk_errors(self._root, "the snapshot was not made, nor restored"):
-            self._root.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._root, _ASIDE)
-            aside = OwnedDirectory(self._root, _ASIDE)
-            try:
-                yield aside.path
-            finally:
-                aside.remove()
+    def _aside(self) -> AbstractContextManager[OwnedDirectory]:
+        return directory_aside(self._root, _ASIDE, "the snapshot was not made, nor restored")
 
 
 def _files(sources: dict[str, Path]) -> dict[str, Path]:

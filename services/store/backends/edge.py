@@ -12,7 +12,7 @@ import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
@@ -46,6 +46,7 @@ from services.store.backends.sealed import (
     OwnedDirectory,
     check_sums,
     copy_checked,
+    directory_aside,
     disk_errors,
     remove_leftovers,
     write_sums,
@@ -190,17 +191,8 @@ class EdgeBackend:
             return None
         return same_version(present, manifest)
 
-    @contextmanager
-    def _aside(self) -> Iterator[OwnedDirectory]:
-        """Where a version is written before it is put in place; gone afterwards, come what may."""
-        with disk_errors(self._directory, "no store version was written"):
-            self._directory.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(self._directory, _ASIDE)
-            aside = OwnedDirectory(self._directory, _ASIDE)
-            try:
-                yield aside
-            finally:
-                aside.remove()
+    def _aside(self) -> AbstractContextManager[OwnedDirectory]:
+        return directory_aside(self._directory, _ASIDE, "no store version was written")
 
     def _put_in_place(
         self, aside: OwnedDirectory, sealed: VersionManifest, *, replace: bool = False

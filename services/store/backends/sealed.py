@@ -95,6 +95,25 @@ def disk_errors(where: Path, lost: str) -> Iterator[None]:
         raise StoreUnavailable(f"The directory {where} cannot be used: {error}.") from error
 
 
+@contextmanager
+def directory_aside(parent: Path, prefix: str, lost: str) -> Iterator[OwnedDirectory]:
+    """A directory to write in before its content is put in place; gone afterwards, come what may.
+
+    Args:
+        parent: where it is made; made itself where there is none.
+        prefix: what its name starts with; leftovers of that prefix are removed first.
+        lost: see `disk_errors`, which turns the errors of the block too.
+    """
+    with disk_errors(parent, lost):
+        parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(parent, prefix)
+        aside = OwnedDirectory(parent, prefix)
+        try:
+            yield aside
+        finally:
+            aside.remove()
+
+
 def write_sums(directory: Path) -> None:
     """Note length and CRC-32 of every file below `directory`, in `sums.json`.
 
