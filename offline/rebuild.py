@@ -7,22 +7,20 @@ One runs at a time in a task's directory; what became of the last one that came 
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import structlog
-from filelock import FileLock, Timeout
 
 from offline.pipeline.chain import Step, run_lock
 from offline.run import TaskRun
 from offline.stages.index import CANDIDATE
 from offline.store.publish import Published, same_release
 from offline.store.reindex import reindex, restore_version
-from services.platform.durable_files import full_disk_told, replacing
-from services.platform.errors import AlreadyRunning, CorruptArtifact, NotFound
+from services.platform.durable_files import replacing
+from services.platform.errors import CorruptArtifact, NotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import ReleaseManifest, read_release_manifest
 
@@ -89,7 +87,9 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
         RetriktError: whatever a stage raises. Finished stages are kept and the live release stays.
     """
     started = time.perf_counter()
-    with _only_one(task.directory):
+    with run_lock(
+        task.directory, name=".rebuild.lock", held_by="rebuild", hint="Wait for it to end."
+    ):
         last = _last_summary(task.directory)
         kept = _seed_of(last, "kept_seed")
         if seed is None and not store_only:
@@ -152,21 +152,6 @@ def _live(directory: Path) -> ReleaseManifest | None:
     except (CorruptArtifact, NotFound) as error:
         log.warning("live_release_unreadable", reason=str(error))
         return None
-
-
-@contextmanager
-def _only_one(directory: Path) -> Iterator[None]:
-    """Hold the lock of rebuilds; it goes with the process that held it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / ".rebuild.lock", timeout=0)
-    full = full_disk_told(directory, hint="Make room and run the same command again.")
-    try:
-        with lock, full:
-            yield
-    except Timeout as error:
-        raise AlreadyRunning(
-            f"Another rebuild works in {directory}.", hint="Wait for it to end."
-        ) from error
 
 
 def _last_summary(directory: Path) -> Mapping[str, Any]:

@@ -121,20 +121,30 @@ def as_json(section: Any) -> Any:
 
 
 @contextmanager
-def run_lock(directory: Path) -> Iterator[None]:
-    """Hold the lock of a task's directory.
+def run_lock(
+    directory: Path,
+    *,
+    name: str = ".lock",
+    held_by: str = "run",
+    hint: str = "Wait for it, or choose another --output.",
+) -> Iterator[None]:
+    """Hold a lock of a task's directory; it goes with the process that held it.
+
+    Args:
+        directory: of the task; made where there is none.
+        name: of the lock's file.
+        held_by: what it keeps apart, for the error's message.
+        hint: what to do while another process holds it.
 
     Raises:
         AlreadyRunning: another process holds it.
         StorageFull: what is done under it finds no room on the disk.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(directory / ".lock", timeout=0)
+    lock = FileLock(directory / name, timeout=0)
     full = full_disk_told(directory, hint="Make room and run the same command again.")
     try:
         with lock, full:
             yield
     except Timeout as error:
-        raise AlreadyRunning(
-            f"Another run works in {directory}.", hint="Wait for it, or choose another --output."
-        ) from error
+        raise AlreadyRunning(f"Another {held_by} works in {directory}.", hint=hint) from error
