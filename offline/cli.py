@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
 
 app = typer.Typer(
@@ -36,12 +37,7 @@ Overrides = Annotated[
     typer.Option("--set", help="section.key=value, over the file. May be given several times."),
 ]
 Output = Annotated[Path, typer.Option(help="Where the directories of the tasks are.")]
-TaskDirectory = Annotated[
-    Path | None, typer.Option(help="A task's directory; by default the only one below ./runs.")
-]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")]
-
-RUNS = Path("runs")
 
 
 @app.command()
@@ -147,7 +143,7 @@ def serve(
 
     settings = load_settings(
         StudentSettings,
-        task_dir=_task_directory(task_dir),
+        task_dir=task_directory(task_dir),
         host=host,
         port=port,
         store_url=store_url,
@@ -170,9 +166,9 @@ def store(
 
     settings = load_settings(
         StoreSettings,
-        directory=_task_directory(task_dir) / "store",
-        releases=_task_directory(task_dir) / "releases",
-        snapshots=_task_directory(task_dir) / "snapshots",
+        directory=task_directory(task_dir) / "store",
+        releases=task_directory(task_dir) / "releases",
+        snapshots=task_directory(task_dir) / "snapshots",
         host=host,
         port=port,
     )
@@ -235,29 +231,7 @@ def _say_where(url: str) -> None:
 def _releases(task_dir: Path | None) -> Any:
     from services.releases.directory import ReleaseDirectory
 
-    return ReleaseDirectory(_task_directory(task_dir) / "releases")
-
-
-def _task_directory(given: Path | None) -> Path:
-    if given is not None:
-        if not given.is_dir():
-            raise InvalidConfig(
-                f"The task directory {given} does not exist.",
-                hint="Make a release with `retrikt run CONFIG`, or name another with --task-dir.",
-            )
-        return given
-    found = sorted(path.parent for path in RUNS.glob("*/releases"))
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        raise InvalidConfig(
-            f"There is no task with a release below {RUNS}.",
-            hint="Make one with `make quickstart` or `retrikt run CONFIG`, or name one with --task-dir.",
-        )
-    raise InvalidConfig(
-        f"There are several tasks below {RUNS}: {', '.join(path.name for path in found)}.",
-        hint=f"Name one: --task-dir {found[0]}",
-    )
+    return ReleaseDirectory(task_directory(task_dir) / "releases")
 
 
 def _print_plan(steps: Any) -> None:
