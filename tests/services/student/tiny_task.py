@@ -105,11 +105,12 @@ def student(
 
 
 @contextmanager
-def store(task: TinyTask, *, port: int = 0) -> Iterator[Service]:
+def store(task: TinyTask, *, port: int = 0, **settings: object) -> Iterator[Service]:
     """`python -m services.store` on a task's sealed versions."""
     given: dict[str, object] = {
         "DIRECTORY": task.directory / "store",
         "PRIVATE_DIRECTORY": task.directory / "private",
+        **settings,
     }
     with _service("store", task.directory, port, given) as service:
         until(lambda: answers(service, "/readyz"))
