@@ -188,6 +188,8 @@ def release_list(task_dir: TaskDirectory = None) -> None:
             state = "previous"
         if not state and manifest.gate:
             state = "refused"
+        if manifest.purged_at is not None:
+            state = "purged"
         accuracy = manifest.metrics.get("accuracy")
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
         table.add_row(manifest.release, manifest.created_at, str(manifest.items), shown, state)

@@ -71,6 +71,8 @@ def publish(
     task_directory: Path,
     store: StoreConfig,
     release: ReleaseConfig,
+    *,
+    judged: tuple[str, ...] | None = None,
 ) -> Published:
     """Make a candidate a release of the task.
 
@@ -81,6 +83,7 @@ def publish(
         task_directory: holds `store` and `releases`.
         store: where the store version goes.
         release: the gate's thresholds, and whether to activate.
+        judged: what speaks against the candidate, where it has been compared with the live release already.
 
     Raises:
         CorruptArtifact: the candidate's files are damaged.
@@ -95,7 +98,9 @@ def publish(
     if live is not None and _rolled_back(releases, live, manifest.release):
         reason = "it was rolled back; `retrikt release activate` makes it live again"
         return Published(manifest.release, "rolled_back", (reason,))
-    reasons = _gate(candidate, releases, live, held_out, release)
+    reasons = judged
+    if reasons is None:
+        reasons = _gate(candidate, releases, live, held_out, release)
     _add(releases, candidate, manifest, metrics, reasons)
     if reasons:
         return Published(manifest.release, "refused", reasons)

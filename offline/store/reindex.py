@@ -97,6 +97,7 @@ def reindex(task_directory: Path, store: StoreConfig, release: ReleaseConfig) ->
             items=present.items,
             metrics={**present.metrics, "recall": recall},
             gate=reasons,
+            edits=present.edits,
         )
         added = releases.add(staged)
     if reasons:

@@ -14,6 +14,7 @@
     ├── NotFound                a model, release, version or item that is not there
     │   ├── ModelNotFound
     │   ├── ReleaseNotFound
+    │   │   └── ReleasePurged   its knowledge was deleted on request
     │   ├── VersionNotFound
     │   └── SnapshotNotFound
     ├── IncompatibleArtifacts   parts that do not belong together (encoder fingerprints, labels)
@@ -122,6 +123,11 @@ class ModelNotFound(NotFound):
 
 class ReleaseNotFound(NotFound):
     code = "release_not_found"
+
+
+class ReleasePurged(ReleaseNotFound):
+    code = "release_purged"
+    status = 410
 
 
 class VersionNotFound(NotFound):

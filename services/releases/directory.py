@@ -20,8 +20,8 @@ from pathlib import Path
 import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from services.platform.durable_files import full_disk_told, rename_into_place, replacing
-from services.platform.errors import CorruptArtifact, ReleaseNotFound
+from services.platform.durable_files import full_disk_told, rename_into_place, replacing, sync
+from services.platform.errors import CorruptArtifact, InvalidInput, ReleaseNotFound
 from services.releases.manifest import (
     KNOWLEDGE,
     MANIFEST,
@@ -98,7 +98,9 @@ class ReleaseDirectory:
         with suppress(CorruptArtifact):
             live = self.live()
         found = [
-            manifest.release for manifest in self.list() if manifest.store_version == store_version
+            manifest.release
+            for manifest in self.list()
+            if manifest.store_version == store_version and manifest.purged_at is None
         ]
         if live is not None and live.release in found:
             return self.path(live.release)
@@ -166,6 +168,7 @@ class ReleaseDirectory:
 
         Raises:
             ReleaseNotFound: there is no such release.
+            ReleasePurged: its knowledge was deleted on request; the live one stays.
             CorruptArtifact: its files are not what its manifest says; the live one stays.
             StorageFull: the disk has no room left; the live one stays.
         """
@@ -178,7 +181,7 @@ class ReleaseDirectory:
 
         Raises:
             ReleaseNotFound: no release was live before this one, or it is gone.
-            CorruptArtifact: see `activate`.
+            ReleasePurged, CorruptArtifact: see `activate`.
         """
         with self._writing():
             live = self.live()
@@ -189,6 +192,34 @@ class ReleaseDirectory:
                 )
             self._named(live.previous, check_release(self.path(live.previous)))
             return self._point_at(live.previous)
+
+    def purge(self, release: str) -> ReleaseManifest:
+        """Delete a release's knowledge file, for good: it can neither be activated nor rolled back to.
+
+        Its manifest, student and soft labels stay, as a record of what served.
+
+        Raises:
+            ReleaseNotFound: there is no such release.
+            InvalidInput: it is live.
+            StorageFull: the disk has no room left.
+        """
+        with self._writing():
+            live = self.live()
+            if live is not None and live.release == release:
+                raise InvalidInput(
+                    f"The release {release} is live and cannot be purged.",
+                    hint="Make another one live first.",
+                )
+            path = self.path(release)
+            manifest = self.get(release)
+            if manifest.purged_at is None:
+                manifest = manifest.model_copy(update={"purged_at": _now()})
+                # Marked first: killed in between, it is known as purged and purged again.
+                self._write(path / MANIFEST, path / f".{MANIFEST}", manifest)
+            (path / KNOWLEDGE).unlink(missing_ok=True)
+            sync(path)
+        log.info("release_purged", release=release)
+        return manifest
 
     def _point_at(self, release: str) -> LivePointer:
         try:
@@ -208,8 +239,9 @@ class ReleaseDirectory:
         return pointer
 
     def _told_anew(self, present: ReleaseManifest, told: ReleaseManifest) -> ReleaseManifest:
-        """The manifest of a release that is here, with the figures and reasons that it is added with now."""
-        manifest = present.model_copy(update={"metrics": told.metrics, "gate": told.gate})
+        """The manifest of a release that is here, with what is said of it now beside its content."""
+        beside = {"metrics": told.metrics, "gate": told.gate, "edits": told.edits}
+        manifest = present.model_copy(update=beside)
         if manifest != present:
             path = self.root / present.release / MANIFEST
             self._write(path, path.with_name(f".{MANIFEST}"), manifest)

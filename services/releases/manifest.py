@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.platform.errors import CorruptArtifact
+from services.platform.errors import CorruptArtifact, ReleasePurged
 from services.platform.file_hash import Sha256, hash_file
 
 MANIFEST = "manifest.json"
@@ -36,6 +36,8 @@ class ReleaseManifest(BaseModel):
         bundle_sha256: of the bundle's files, see `hash_directory`.
         metrics: free figures, shown with it.
         gate: why it should not be activated; empty for a release that passed.
+        edits: that persons made to its knowledge, oldest first; see `offline.knowledge.journal`.
+        purged_at: when its knowledge was deleted on request (ISO 8601, UTC); it can never serve again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,6 +55,8 @@ class ReleaseManifest(BaseModel):
     bundle_sha256: Sha256
     metrics: dict[str, Any] = {}
     gate: tuple[str, ...] = ()
+    edits: tuple[str, ...] = ()
+    purged_at: str | None = None
 
 
 def release_id(
@@ -87,6 +91,7 @@ def write_release_manifest(
     items: int,
     metrics: Mapping[str, Any],
     gate: Sequence[str] = (),
+    edits: Sequence[str] = (),
 ) -> ReleaseManifest:
     """Hash the release's files, which must be in `directory` already, and write its manifest there.
 
@@ -107,6 +112,7 @@ def write_release_manifest(
         items=items,
         metrics=dict(metrics),
         gate=tuple(gate),
+        edits=tuple(edits),
         **hashes,
     )
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
@@ -130,9 +136,11 @@ def check_release(directory: Path) -> ReleaseManifest:
     """The manifest in `directory`, every file that it names hashed and compared.
 
     Raises:
+        ReleasePurged: its knowledge was deleted on request.
         CorruptArtifact: a file is missing or not the one that the manifest was written for.
     """
     manifest = read_release_manifest(directory)
+    refuse_purged(manifest)
     try:
         found = {
             KNOWLEDGE: (hash_file(directory / KNOWLEDGE), manifest.knowledge_sha256),
@@ -159,6 +167,16 @@ def check_release(directory: Path) -> ReleaseManifest:
             hint="Build it again, or roll back to another release.",
         )
     return manifest
+
+
+def refuse_purged(manifest: ReleaseManifest) -> None:
+    """Raises ReleasePurged where the release's knowledge was deleted on request."""
+    if manifest.purged_at is not None:
+        raise ReleasePurged(
+            f"The release {manifest.release} cannot serve again: a text was purged from the task's "
+            f"knowledge at {manifest.purged_at}, and this release held it.",
+            hint="`retrikt release list` shows those that can be activated.",
+        )
 
 
 def hash_directory(directory: Path) -> str:

@@ -18,7 +18,7 @@ from services.platform.errors import (
     VersionNotFound,
 )
 from services.releases.directory import LivePointer, ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release
+from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release, refuse_purged
 from services.store.archive import RELEASE, VERSION, SnapshotIndex
 from services.store.backends.base import (
     Hits,
@@ -191,6 +191,7 @@ class KnowledgeStore:
             SnapshotNotFound.
             CorruptArtifact: the snapshot is damaged; nothing is restored.
             IncompatibleArtifacts: another task's, or another engine's without a release.
+            ReleasePurged: its release's knowledge was deleted here on request; nothing is restored.
             StorageFull, StoreUnavailable, Unavailable.
         """
         with self._kept_snapshots().unpacked(name) as (index, directory):
@@ -222,6 +223,7 @@ class KnowledgeStore:
         return manifest.counts
 
     def _check(self, release: ReleaseManifest) -> None:
+        refuse_purged(release)
         version = self._backend.manifest(release.store_version)
         if (version.encoder_fingerprint, version.knowledge_sha256, version.task) != (
             release.encoder_fingerprint,
@@ -248,7 +250,11 @@ class KnowledgeStore:
                 f"The snapshot's release {release.release} does not belong to its version "
                 f"{version.version}."
             )
-        others = {known.task for known in self._directory.list()} if self._directory else set()
+        present = self._directory.list() if self._directory else []
+        for known in present:
+            if known.release == release.release:
+                refuse_purged(known)
+        others = {known.task for known in present}
         if others - {release.task}:
             raise IncompatibleArtifacts(
                 f"The snapshot is of the task {release.task!r}, the releases here are of "
