@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from key_table import KEYS, bearer
 from tiny_release import write_release
 
 from services.releases.directory import ReleaseDirectory
@@ -12,12 +13,7 @@ from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import iterate_points, version_manifest
 from services.store.settings import StoreSettings
 
-KEYS = {name: f"{name}-key-0123456789" for name in ("read", "text", "write")}
-
-
-def bearer(name: str) -> dict[str, str]:
-    """Headers of a caller with the key of that permission; `nobody` has none."""
-    return {"authorization": f"Bearer {KEYS[name]}"} if name in KEYS else {}
+__all__ = ["KEYS", "bearer", "settings", "write_task"]
 
 
 def write_task(directory: Path) -> list[ReleaseManifest]:

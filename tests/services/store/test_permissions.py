@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
-from served_task import KEYS, bearer, settings, write_task
+from key_table import KEYS, MAY, WRONG, bearer, routes_of
+from served_task import settings, write_task
 
 from services.platform.errors import InvalidConfig
 from services.store.app import create_app
@@ -39,26 +39,8 @@ ROUTES = [
     ("DELETE", "/v1/snapshots/{snapshot}", None, "write", 404),
 ]
 
-# Which permissions have keys → who asks → what they may do.
-MAY: dict[tuple[str, ...], dict[str, set[str]]] = {
-    (): {"nobody": {"read", "text", "write"}},
-    ("read",): {"nobody": set(), "read": {"read", "text"}},
-    ("text",): {"nobody": {"read"}, "text": {"read", "text"}},
-    ("write",): {"nobody": {"read", "text"}, "write": {"read", "text", "write"}},
-    ("read", "text"): {"nobody": set(), "read": {"read"}, "text": {"read", "text"}},
-    ("read", "write"): {
-        "nobody": set(),
-        "read": {"read", "text"},
-        "write": {"read", "text", "write"},
-    },
-    ("text", "write"): {"nobody": {"read"}, "text": {"read", "text"}, "write": {"read", "write"}},
-    ("read", "text", "write"): {
-        "nobody": set(),
-        "read": {"read"},
-        "text": {"read", "text"},
-        "write": {"read", "write"},
-    },
-}
+# What anybody may ask: health, figures without texts, and the description of the interface.
+OPEN = ["/livez", "/readyz", "/info", "/metrics", "/docs", "/openapi.json"]
 
 
 @pytest.fixture(scope="module")
@@ -77,18 +59,9 @@ def served(
         yield client, MAY[request.param]
 
 
-def paths(app: FastAPI) -> set[tuple[str, str]]:
-    return {
-        (method, path)
-        for path, operations in app.openapi()["paths"].items()
-        for method in map(str.upper, operations)
-        if path.startswith("/v1/")
-    }
-
-
 def test_the_table_has_every_route_of_the_service(task: Path) -> None:
-    told = {(method, path) for method, path, *_ in ROUTES}
-    assert told == paths(create_app(settings(task)))
+    told = {(method, path) for method, path, *_ in ROUTES} | {("GET", path) for path in OPEN}
+    assert told == routes_of(create_app(settings(task)))
 
 
 @pytest.mark.parametrize(("method", "path", "body", "permission", "status"), ROUTES)
@@ -117,9 +90,7 @@ def test_each_caller_is_served_or_refused_as_the_keys_say(
                 == {401: "not_authenticated", 403: "permission_denied"}[expected]
             )
             assert "text 0" not in answer.text
-    stranger = client.request(
-        method, url, json=body, headers={"authorization": "Bearer nobody-knows-this-key"}
-    )
+    stranger = client.request(method, url, json=body, headers=WRONG)
     assert stranger.status_code == (status if permission in may["nobody"] else 401)
 
 
@@ -214,8 +185,9 @@ def test_keys_come_from_a_file_and_are_in_no_answer(task: Path, tmp_path: Path) 
 
 def test_health_and_the_document_take_no_key(task: Path) -> None:
     with TestClient(create_app(settings(task, read_keys=KEYS["read"]))) as client:
-        for path in ("/livez", "/readyz", "/info", "/metrics", "/openapi.json"):
-            assert client.get(path).status_code == 200
+        for path in OPEN:
+            for headers in ({}, bearer("read"), WRONG):
+                assert client.get(path, headers=headers).status_code == 200
         document = client.get("/openapi.json").json()
         for methods in (document["paths"][path] for path in document["paths"] if "/v1/" in path):
             assert all(operation["security"] == [{"key": []}] for operation in methods.values())
