@@ -18,7 +18,6 @@ from offline.student.build import Recipe, begin, build_bundle, honest_rows
 from offline.student.items import (
     TrainingItems,
     all_texts,
-    is_labelled,
     knowledge_items,
     labelled_items,
     one_hot,
@@ -52,10 +51,8 @@ def run(
     train, train_gold = labelled_items(task, labeller, "train")
     validation, gold = labelled_items(task, labeller, "validation")
     settings = config.student
-    honest, left = honest_rows(
-        items, ~is_labelled(knowledge), validation, gold, settings.mixing, seed=context.seed
-    )
     labels = len(task.labels)
+    honest = honest_rows(validation, gold, labels)
     beginning = begin(labeller, all_texts(task, items), labels, settings)
 
     rows: dict[str, tuple[TrainingItems, TrainingConfig]] = {
@@ -69,7 +66,7 @@ def run(
             train.with_soft_labels(soft_labels_of_training_rows(knowledge, train)),
             settings.training.model_copy(update={"steps": config.distilled_steps}),
         ),
-        DISTILLED_ON_KNOWLEDGE: (items.take(left), settings.training),
+        DISTILLED_ON_KNOWLEDGE: (items, settings.training),
     }
     total = sum(training.steps for _, training in rows.values())
     metrics: dict[str, Any] = {}
@@ -97,7 +94,8 @@ def run(
         )
         done += training.steps
         metrics[f"{name}_parameters"] = manifest.parameters
-        metrics[f"{name}_nll"] = manifest.trained_with["mixing_figures"]["nll"]
+        if honest is not None:
+            metrics[f"{name}_nll"] = manifest.trained_with["mixing_figures"]["nll"]
     directory = context.directory / TFIDF
     directory.mkdir()
     classifier = save_tfidf(

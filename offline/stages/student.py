@@ -8,12 +8,7 @@ from typing import Any
 from offline.pipeline.stage import StageContext
 from offline.student.build import Recipe, begin, build_bundle, honest_rows
 from offline.student.config import StudentConfig
-from offline.student.items import (
-    all_texts,
-    is_labelled,
-    knowledge_items,
-    labelled_items,
-)
+from offline.student.items import all_texts, knowledge_items, labelled_items
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.labeller import load_labeller
 from services.store.knowledge_file import read_knowledge
@@ -37,9 +32,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
     knowledge = read_knowledge(inputs["knowledge"] / "knowledge.parquet")
     items = knowledge_items(knowledge, labeller, inputs["knowledge"])
     validation, gold = labelled_items(task, labeller, "validation")
-    honest, left = honest_rows(
-        items, ~is_labelled(knowledge), validation, gold, config.mixing, seed=context.seed
-    )
+    honest = honest_rows(validation, gold, len(task.labels))
     beginning = begin(labeller, all_texts(task, items), len(task.labels), config)
     directory = context.directory / BUNDLE
     directory.mkdir()
@@ -48,7 +41,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
         task,
         labeller,
         beginning,
-        items.take(left),
+        items,
         items,
         honest,
         Recipe("retrikt", config.training, config.retrieval, SUMMARY),
@@ -63,7 +56,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
         "share": round(manifest.parameters / labeller.parameters, 6),
         "tokens": len(beginning.vocabulary),
         "own_tokens": beginning.vocabulary.own,
-        "items": len(left),
+        "items": len(items),
         "gate": manifest.trained_with["gate"],
         "k": manifest.mixing.k,
         **manifest.trained_with["mixing_figures"],

@@ -18,7 +18,7 @@ from offline.student.mixing_fit import (
     MixingConfig,
     fit_mixing,
     nearest_items,
-    same_texts,
+    unfitted_mixing,
 )
 from offline.student.model import StudentShape, affordable_tokens, make_student, parameter_count
 from offline.student.retrieval_loss import RetrievalConfig
@@ -56,14 +56,12 @@ class HonestRows:
     """Rows to fit the mixing on; see `offline.student.mixing_fit`.
 
     Attributes:
-        rows: their texts and embeddings.
-        targets: (n, L) one-hot gold labels, or the labeller's soft labels.
-        source: `validation` or `held_out`.
+        rows: their texts.
+        targets: (n, L) one-hot gold labels.
     """
 
     rows: TrainingItems
     targets: NDArray[np.float32]
-    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,39 +108,18 @@ def begin(
 
 
 def honest_rows(
-    items: TrainingItems,
-    generated: NDArray[np.bool_],
-    validation: TrainingItems,
-    gold: NDArray[np.int64],
-    config: MixingConfig,
-    *,
-    seed: int,
-) -> tuple[HonestRows, NDArray[np.int64]]:
-    """Rows to fit on, and the positions of the items that are left to train on.
-
-    The validation split where it has at least two rows a label; otherwise items that are kept from
-    training, with all items of the same text: generated or unlabelled ones, since the labelled rows
-    are too few to spare.
+    validation: TrainingItems, gold: NDArray[np.int64], labels: int
+) -> HonestRows | None:
+    """The validation split, where it has at least two rows a label; else there are none.
 
     Args:
-        items: of the knowledge file.
-        generated: (n,) which of them are no labelled rows.
         validation: of the task; may be empty.
         gold: (v,) positions of the validation rows' labels.
-        config: how many to hold out.
-        seed: of the choice.
+        labels: number of labels.
     """
-    labels = items.soft_labels.shape[1]
-    everything = np.arange(len(items))
-    if len(validation) >= 2 * labels:
-        return HonestRows(validation, one_hot(gold, labels), "validation"), everything
-    candidates = np.flatnonzero(generated)
-    count = min(config.held_out, len(items) // 10, len(candidates))
-    chosen = np.sort(np.random.default_rng(seed).permutation(candidates)[:count])
-    held_out = items.take(chosen)
-    forms = set(held_out.forms)
-    left = np.array([row for row, form in enumerate(items.forms) if form not in forms])
-    return HonestRows(held_out, held_out.soft_labels, "held_out"), left
+    if len(validation) < 2 * labels:
+        return None
+    return HonestRows(validation, one_hot(gold, labels))
 
 
 def build_bundle(
@@ -152,7 +129,7 @@ def build_bundle(
     beginning: Beginning,
     trained_on: TrainingItems,
     store: TrainingItems | None,
-    honest: HonestRows,
+    honest: HonestRows | None,
     recipe: Recipe,
     config: StudentConfig,
     *,
@@ -168,7 +145,7 @@ def build_bundle(
         beginning: vocabulary and embeddings.
         trained_on: items to learn from.
         store: items of the knowledge file; None for a student that never asks a store.
-        honest: rows to fit temperature and mixing on.
+        honest: rows to fit temperature and mixing on; None where the task has none.
         recipe: losses and steps.
         config: sizes and mixing.
         seed: of initialisation, batches and folds.
@@ -227,39 +204,30 @@ def build_bundle(
 def _fit(
     encoder: OnnxEncoder,
     store: TrainingItems | None,
-    honest: HonestRows,
+    honest: HonestRows | None,
     config: MixingConfig,
     seed: int,
 ) -> FittedMixing:
+    if honest is None:
+        return unfitted_mixing(config, store=store is not None)
     logits, queries = encoder.encode(honest.rows.texts, honest.rows.pairs)
     most = max(config.k)
     if store is None:
         labels = logits.shape[1]
         similarities = np.full((len(logits), most), -np.inf, dtype=np.float32)
         neighbour_labels = np.zeros((len(logits), most, labels), dtype=np.float32)
-        rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
-        return fit_mixing(rows, config, seed=seed, store=False)
-    _, vectors = encoder.encode(store.texts, store.pairs)
-    excluded = same_texts(
-        honest.rows.forms,
-        honest.rows.embeddings,
-        store.forms,
-        store.embeddings,
-        # A validation row is in no store; texts of users have near-duplicates there, too.
-        config.near_duplicate if honest.source == "held_out" else np.inf,
-    )
-    similarities, neighbour_labels = nearest_items(
-        queries, vectors, store.soft_labels, most, excluded
-    )
+    else:
+        _, vectors = encoder.encode(store.texts, store.pairs)
+        similarities, neighbour_labels = nearest_items(queries, vectors, store.soft_labels, most)
     rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
-    return fit_mixing(rows, config, seed=seed, gold=honest.source == "validation")
+    return fit_mixing(rows, config, seed=seed, store=store is not None)
 
 
 def _trained_with(
     labeller: Labeller,
     trained_on: TrainingItems,
     store: TrainingItems | None,
-    honest: HonestRows,
+    honest: HonestRows | None,
     recipe: Recipe,
     log: Sequence[Mapping[str, float]],
     mixing: FittedMixing,
@@ -277,7 +245,7 @@ def _trained_with(
         "training": recipe.training.model_dump(),
         "retrieval": None if recipe.retrieval is None else recipe.retrieval.model_dump(),
         "last_losses": {name: round(value, 4) for name, value in log[-1].items()},
-        "mixing_fitted_on": {"source": honest.source, "rows": len(honest.rows)},
+        "mixing_fitted_on": 0 if honest is None else len(honest.rows),
         "gate": mixing.gate,
         "mixing_figures": mixing.figures,
         "onnx_differs_from_torch_by_at_most": float(f"{difference:.1e}"),

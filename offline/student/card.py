@@ -18,6 +18,11 @@ def model_card(manifest: BundleManifest) -> str:
     share = manifest.parameters / trained["labeller_parameters"]
     inputs = "pairs of texts" if manifest.pair else "single texts"
     fitted = trained["mixing_fitted_on"]
+    source = (
+        f"Fitted on {fitted:,} validation rows. Cross-validated there:"
+        if fitted
+        else "Made of settings: the task has too few validation rows to fit it on."
+    )
     lines = [
         f"# Student `{trained['system']}` for the task `{manifest.task}`",
         "",
@@ -45,8 +50,7 @@ def model_card(manifest: BundleManifest) -> str:
         "",
         "## Mixing",
         "",
-        f"Gate: {trained['gate']}. Fitted on {fitted['rows']:,} rows ({fitted['source']}), none of "
-        "which the student was trained on. Cross-validated there:",
+        f"Gate: {trained['gate']}. {source}",
         "",
         *_settings(trained["mixing_figures"]),
         "",

@@ -77,10 +77,12 @@ def knowledge_items(knowledge: Knowledge, labeller: Labeller, directory: Path) -
         )
     texts = knowledge.table["text"].to_pylist()
     pairs = knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None
+    # A copy: the file's own memory can't be written to, which torch warns about.
+    soft_labels = np.array(knowledge.soft_labels)
     kept = directory / EMBEDDINGS
     if not kept.is_file():
         embeddings = labeller.embed(texts, pairs)
-        return TrainingItems(texts, pairs, knowledge.soft_labels, embeddings)
+        return TrainingItems(texts, pairs, soft_labels, embeddings)
     try:
         embeddings = np.load(kept, allow_pickle=False).astype(np.float32)
     except (OSError, ValueError) as error:
@@ -90,7 +92,7 @@ def knowledge_items(knowledge: Knowledge, labeller: Labeller, directory: Path) -
             f"{kept} holds {embeddings.shape}, expected {len(texts)} items of "
             f"{labeller.encoder.dimensions} dimensions."
         )
-    return TrainingItems(texts, pairs, knowledge.soft_labels, embeddings)
+    return TrainingItems(texts, pairs, soft_labels, embeddings)
 
 
 def is_labelled(knowledge: Knowledge) -> NDArray[np.bool_]:

@@ -73,13 +73,21 @@ class RetrievalLoss:
         self.latest: Batch | None = None
 
     def __call__(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """The two parts, each a mean over the batch; the batch then joins the candidates."""
+        """The two parts, each a mean over the batch; the batch then joins the candidates.
+
+        A part of no weight is 0.
+        """
         config = self._config
+        if not config.relevance_weight:
+            # Most of what a candidate takes, and only that part reads them.
+            batch = batch._replace(embeddings=batch.embeddings[:, :0])
         found = batch if self.latest is None else _joined(batch, self.latest)
         same = batch.texts[:, None] == found.texts
         scores = (batch.queries @ found.queries.T / config.temperature).masked_fill(same, _NEVER)
         logarithms = functional.log_softmax(scores, dim=1)
-        relevance = self._relevance(batch, found, same, logarithms)
+        relevance = scores.new_zeros(())
+        if config.relevance_weight:
+            relevance = self._relevance(batch, found, same, logarithms)
         store = logarithms.exp() @ found.soft_labels
         answer = -(batch.soft_labels * (store + _SMALLEST).log()).sum(1).mean()
         latest = _joined(batch._replace(queries=batch.queries.detach()), self.latest)

@@ -31,7 +31,7 @@ generate: {{samples: 64}}
 student:
   shape: {{coded: 500}}
   training: {{steps: 20}}
-  mixing: {{held_out: 16}}
+  mixing: {{k: [8]}}
 baselines:
   fine_tuned_steps: 10
   distilled_steps: 10

@@ -168,24 +168,24 @@ def test_the_model_card_tells_figures_of_the_training(
     assert load_bundle(directory / "bundle").manifest.encoder_fingerprint in card
 
 
-def test_items_held_out_for_the_mixing_are_not_trained_on(
+def test_without_a_validation_split_the_mixing_is_not_fitted_and_all_items_are_trained_on(
     inputs: dict[str, Path], trained: tuple[Path, dict[str, Any]]
 ) -> None:
-    _, metrics = trained
+    directory, metrics = trained
     items = len(read_knowledge(inputs["knowledge"] / "knowledge.parquet"))
-    assert metrics["items"] < items
-    assert metrics["items"] >= items - items // 10
+    assert metrics["items"] == items
+    assert metrics["gate"] == "share"
+    assert "nll" not in metrics
+    card = (directory / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "too few validation rows to fit it on" in card
 
 
-def test_a_validation_split_is_fitted_on_instead(tmp_path: Path) -> None:
+def test_a_validation_split_is_fitted_on(tmp_path: Path) -> None:
     directories = finished(tmp_path, validation=True)
     metrics = student.run(directories, CONFIG, context(tmp_path / "student"))
     manifest = load_bundle(tmp_path / "student" / "bundle").manifest
     validation = len(PreparedTask.load(directories["prepare"]).examples("validation"))
-    assert manifest.trained_with["mixing_fitted_on"] == {
-        "source": "validation",
-        "rows": validation,
-    }
+    assert manifest.trained_with["mixing_fitted_on"] == validation
     assert metrics["items"] == len(read_knowledge(directories["knowledge"] / "knowledge.parquet"))
 
 

@@ -8,9 +8,9 @@ from offline.student.mixing_fit import (
     MixingConfig,
     fit_mixing,
     nearest_items,
-    same_texts,
+    unfitted_mixing,
 )
-from services.student.mixing import mix
+from services.student.mixing import head_distribution, mix
 
 Floats = NDArray[np.float32]
 CONFIG = MixingConfig(k=(4, 8))
@@ -110,16 +110,30 @@ def test_too_few_rows_leave_the_answer_to_the_head(count: int) -> None:
     assert accuracy(fitted, fresh) == pytest.approx(0.9, abs=0.05)
 
 
-def test_held_out_items_fit_temperatures_and_leave_the_share_to_the_setting() -> None:
-    """The student was trained on their like: fitted there, the store would get next to nothing."""
-    found = rows(head=0.95, store=0.6)
-    config = CONFIG.model_copy(update={"share": 0.3})
-    fitted = fit_mixing(found, config, seed=0, gold=False)
-    assert fit_mixing(found, config, seed=0).figures["weight"] < 0.2
+def test_without_rows_to_fit_on_the_mixing_is_made_of_its_settings() -> None:
+    config = CONFIG.model_copy(
+        update={"unfitted_k": 7, "unfitted_similarity_temperature": 0.2, "unfitted_share": 0.3}
+    )
+    fitted = unfitted_mixing(config)
     assert fitted.gate == "share"
-    assert fitted.figures["weight"] == pytest.approx(0.3, abs=1e-5)
-    assert not any(fitted.parameters.gate_weights)
-    assert fitted.parameters.head_temperature != 1.0
+    assert fitted.figures == {}
+    assert fitted.parameters.k == 7
+    assert fitted.parameters.similarity_temperature == 0.2
+    assert fitted.parameters.head_temperature == 1.0
+    found = rows(head=0.9, store=0.5)
+    weight = mix(
+        found.logits, found.similarities[:, :7], found.neighbour_labels[:, :7], fitted.parameters
+    ).weight
+    assert weight == pytest.approx(np.full(len(weight), 0.3), abs=1e-5)
+
+
+def test_without_rows_and_without_a_store_the_head_answers_as_it_is() -> None:
+    found = rows(head=0.9, store=0.5)
+    parameters = unfitted_mixing(CONFIG, store=False).parameters
+    mixed = mix(found.logits, found.similarities, found.neighbour_labels, parameters)
+    head = head_distribution(found.logits, parameters)
+    assert mixed.probabilities == pytest.approx(head, abs=1e-6)
+    assert parameters.head_temperature == 1.0
 
 
 def test_the_same_rows_give_the_same_parameters() -> None:
@@ -127,37 +141,15 @@ def test_the_same_rows_give_the_same_parameters() -> None:
     assert one == other
 
 
-def test_an_items_own_text_and_near_duplicates_are_not_its_neighbours() -> None:
-    random = np.random.default_rng(0)
-    vectors = unit(random.normal(size=(6, 16)))
-    vectors[3] = unit(vectors[0].astype(np.float64) + 0.01 * random.normal(size=16))
-    forms = ["reset", "b", "c", "resetit", "reset", "f"]
-    excluded = same_texts(["reset"], vectors[:1], forms, vectors, 0.95)
-    assert excluded.tolist() == [[True, False, False, True, True, False]]
+def test_excluded_items_are_not_found_and_the_missing_are_padded() -> None:
+    vectors = unit(np.random.default_rng(0).normal(size=(6, 16)))
+    excluded = np.array([[True, False, False, True, True, False]])
     similarities, neighbour_labels = nearest_items(
         vectors[:1], vectors, np.eye(6, dtype=np.float32), 4, excluded
     )
     found = set(neighbour_labels[0, :3].argmax(1).tolist())
     assert found == {1, 2, 5}
     assert similarities[0, 3] == -np.inf
-
-
-def test_an_excluded_item_would_have_been_the_answer() -> None:
-    """The fit on rows that find themselves trusts the store blindly; on honest ones it does not."""
-    random = np.random.default_rng(0)
-    count = 300
-    gold = random.integers(0, LABELS, size=count)
-    vectors = unit(random.normal(size=(count, 24)))
-    hot = np.eye(LABELS, dtype=np.float32)
-    logits = 3 * hot[np.where(random.uniform(size=count) < 0.7, gold, (gold + 1) % LABELS)]
-    forms = [str(row) for row in range(count)]
-    shares = []
-    for excluded in (None, same_texts(forms, vectors, forms, vectors, 0.99)):
-        similarities, labels = nearest_items(vectors, vectors, hot[gold], 8, excluded)
-        fitted = fit_mixing(FittingRows(logits, hot[gold], similarities, labels), CONFIG, seed=0)
-        shares.append(fitted.figures["weight"])
-    assert shares[0] > 0.8
-    assert shares[1] < 0.2
 
 
 @pytest.mark.parametrize("k", [3, 10])

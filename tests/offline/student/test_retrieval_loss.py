@@ -17,7 +17,7 @@ def batch(count: int = 12, seed: int = 0, texts: Tensor | None = None) -> Batch:
 
 
 def test_finding_what_the_labeller_finds_near_costs_least() -> None:
-    loss = RetrievalLoss(RetrievalConfig(candidates=0))
+    loss = RetrievalLoss(RetrievalConfig(relevance_weight=1, candidates=0))
     found = batch()
     embeddings = functional.normalize(torch.randn(12, 8), dim=1)
     same_labels = torch.full((12, 4), 0.25)
@@ -58,7 +58,7 @@ def test_the_latest_items_are_candidates_and_no_more_than_asked_for() -> None:
 
 
 def test_gradients_reach_the_queries_of_the_batch() -> None:
-    loss = RetrievalLoss(RetrievalConfig())
+    loss = RetrievalLoss(RetrievalConfig(relevance_weight=1))
     loss(batch(seed=1))
     found = batch(seed=2)
     relevance, answer = loss(found)
@@ -66,3 +66,13 @@ def test_gradients_reach_the_queries_of_the_batch() -> None:
         (gradient,) = torch.autograd.grad(part, found.queries, retain_graph=True)
         assert torch.isfinite(gradient).all()
         assert gradient.abs().sum() > 0
+
+
+def test_a_part_of_no_weight_costs_nothing_and_keeps_no_embeddings() -> None:
+    loss = RetrievalLoss(RetrievalConfig(relevance_weight=0))
+    relevance, answer = loss(batch(seed=1))
+    _, weighted = RetrievalLoss(RetrievalConfig(relevance_weight=1))(batch(seed=1))
+    assert float(relevance) == 0
+    assert torch.equal(answer, weighted)
+    assert loss.latest is not None
+    assert loss.latest.embeddings.numel() == 0
