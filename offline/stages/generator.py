@@ -7,8 +7,9 @@ from typing import Any
 
 from offline.pipeline.stage import StageContext
 from offline.tasks.prepared import PreparedTask
-from offline.teacher.generator import DESCRIPTION, GeneratorConfig, describe_generator, precision_of
+from offline.teacher.generator import DESCRIPTION, GeneratorConfig, describe_generator
 from offline.teacher.miniature import make_miniature, save_miniature
+from offline.teacher.precision import settled
 
 
 def run(
@@ -31,7 +32,7 @@ def run(
             seed=context.seed,
             report=context.report,
         )
-        save_miniature(made, context.directory, precision_of(config))
+        save_miniature(made, context.directory, settled(config.precision, config.device))
         figures = {"loss": made.loss, "steps": made.steps}
     description = describe_generator(
         config, pair=task.pair, names=list(task.label_texts.values()), directory=context.directory

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, cast
 
 import torch
 from pydantic import Field
@@ -23,11 +23,10 @@ from transformers.utils.logging import disable_progress_bar
 
 from offline.configs.section import Section
 from offline.teacher.framing import Framing
+from offline.teacher.precision import Precision, settled
 from offline.teacher.pretrained import PACKAGED, model_directory
 from offline.teacher.prompted import PromptedCausal, PromptedEncoderDecoder, PromptedModel
 from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
-
-Precision = Literal["auto", "bfloat16", "float16", "float32"]
 
 DESCRIPTION = "generator.json"
 MODEL = "model"
@@ -99,7 +98,7 @@ def describe_generator(
         InvalidConfig: the model is no language model that can write, or too short for prompt and sample.
         ModelNotFound: see `model_directory`.
     """
-    precision = precision_of(config)
+    precision = settled(config.precision, config.device)
     model, tokenizer = _load(config.model, directory, precision, config.device)
     framing = Framing(tokenizer, pair)
     prompted(model, framing)
@@ -228,17 +227,6 @@ def _loading(where: Path | str) -> Iterator[None]:
             f"The model in {where} cannot be loaded: {error}",
             hint="Expected a directory that `save_pretrained` of model and tokenizer wrote.",
         ) from error
-
-
-def precision_of(config: GeneratorConfig) -> str:
-    """The precision that `auto` stands for on this device, or the one that is named."""
-    if config.precision != "auto":
-        return config.precision
-    if torch.device(config.device).type == "cpu":
-        low = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        low = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bfloat16" if low else "float32"
 
 
 def attention(device: str) -> str | None:

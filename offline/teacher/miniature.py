@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offline.tasks.prepared import Examples
 from offline.teacher.framing import AFTER_NAME, Framing
-from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig, attention, precision_of
+from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig, attention
+from offline.teacher.precision import settled
 from offline.teacher.warm_start import warm_start
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -125,7 +126,7 @@ def _train(
         lambda step: min((step + 1) / (_WARM_UP * steps), max(_LAST, 1 - step / steps), 1.0),
     )
     model.set_attn_implementation(attention(config.device) or "sdpa")
-    low = precision_of(config) == "bfloat16"
+    low = settled(config.precision, config.device) == "bfloat16"
     cast(torch.nn.Module, model).to(config.device).train()
     done, mean = 0, math.nan
     with torch.random.fork_rng(devices=[]):

@@ -76,6 +76,13 @@ def test_bfloat16_differs_in_the_third_digit_only(encoder: SentenceEncoder) -> N
     assert similarity.min() > 0.999
 
 
+def test_auto_is_one_of_the_two(encoder: SentenceEncoder) -> None:
+    """Which of them hangs on the processor; what it gives is that one's to the bit."""
+    found = load_encoder(EncoderConfig(batch_size=2, precision="auto")).embed(TEXTS)
+    low = load_encoder(EncoderConfig(batch_size=2, precision="bfloat16")).embed(TEXTS)
+    assert np.array_equal(found, low) or np.array_equal(found, encoder.embed(TEXTS))
+
+
 def test_progress_is_told_after_every_batch(encoder: SentenceEncoder) -> None:
     told: list[tuple[int, int]] = []
     encoder.embed(TEXTS[:3], progress=lambda done, total: told.append((done, total)))
