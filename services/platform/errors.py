@@ -14,7 +14,8 @@
     ├── NotFound                a model, release, version or item that is not there
     │   ├── ModelNotFound
     │   ├── ReleaseNotFound
-    │   │   └── ReleasePurged   its knowledge was deleted on request
+    │   │   ├── ReleasePurged   its knowledge was deleted on request
+    │   │   └── ReleasePruned   a clean-up took its files
     │   ├── VersionNotFound
     │   └── SnapshotNotFound
     ├── IncompatibleArtifacts   parts that do not belong together (encoder fingerprints, labels)
@@ -127,6 +128,11 @@ class ReleaseNotFound(NotFound):
 
 class ReleasePurged(ReleaseNotFound):
     code = "release_purged"
+    status = 410
+
+
+class ReleasePruned(ReleaseNotFound):
+    code = "release_pruned"
     status = 410
 
 

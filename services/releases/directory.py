@@ -21,7 +21,12 @@ import structlog
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from services.platform.durable_files import full_disk_told, rename_into_place, replacing, sync
-from services.platform.errors import CorruptArtifact, InvalidInput, ReleaseNotFound
+from services.platform.errors import (
+    CorruptArtifact,
+    InvalidInput,
+    ReleaseNotFound,
+    ReleasePruned,
+)
 from services.releases.manifest import (
     KNOWLEDGE,
     MANIFEST,
@@ -100,7 +105,7 @@ class ReleaseDirectory:
         found = [
             manifest.release
             for manifest in self.list()
-            if manifest.store_version == store_version and manifest.purged_at is None
+            if manifest.store_version == store_version and manifest.can_serve
         ]
         if live is not None and live.release in found:
             return self.path(live.release)
@@ -128,7 +133,7 @@ class ReleaseDirectory:
 
         Adding the same release again replaces what its manifest says beside the content (figures, and the
         gate's reasons: another gate may have let it pass, or not), and nothing else; unless the one
-        that is here was damaged: then it is replaced as a whole.
+        that is here was damaged, or its files were given up: then it is replaced as a whole.
 
         Args:
             staged: the release's directory.
@@ -140,14 +145,14 @@ class ReleaseDirectory:
         """
         told = read_release_manifest(staged)
         release = told.release
-        with self._writing():
+        with self.writing():
             target = self.root / release
             if target.exists():
                 try:
                     present = self._named(release, check_release(target))
                     return self._told_anew(present, told) if retell else present
-                except CorruptArtifact as error:
-                    log.warning("release_damaged", release=release, reason=str(error))
+                except (CorruptArtifact, ReleasePruned) as error:
+                    log.warning("release_replaced", release=release, reason=str(error))
             aside = self.root / f".adding-{release}"
             try:
                 shutil.copytree(staged, aside)
@@ -168,11 +173,11 @@ class ReleaseDirectory:
 
         Raises:
             ReleaseNotFound: there is no such release.
-            ReleasePurged: its knowledge was deleted on request; the live one stays.
+            ReleasePurged, ReleasePruned: its files were given up; the live one stays.
             CorruptArtifact: its files are not what its manifest says; the live one stays.
             StorageFull: the disk has no room left; the live one stays.
         """
-        with self._writing():
+        with self.writing():
             self._named(release, check_release(self.path(release)))
             return self._point_at(release)
 
@@ -181,9 +186,9 @@ class ReleaseDirectory:
 
         Raises:
             ReleaseNotFound: no release was live before this one, or it is gone.
-            ReleasePurged, CorruptArtifact: see `activate`.
+            ReleasePurged, ReleasePruned, CorruptArtifact: see `activate`.
         """
-        with self._writing():
+        with self.writing():
             live = self.live()
             if live is None or live.previous is None:
                 raise ReleaseNotFound(
@@ -203,7 +208,7 @@ class ReleaseDirectory:
             InvalidInput: it is live.
             StorageFull: the disk has no room left.
         """
-        with self._writing():
+        with self.writing():
             live = self.live()
             if live is not None and live.release == release:
                 raise InvalidInput(
@@ -215,7 +220,7 @@ class ReleaseDirectory:
             if manifest.purged_at is None:
                 manifest = manifest.model_copy(update={"purged_at": _now()})
                 # Marked first: killed in between, it is known as purged and purged again.
-                self._write(path / MANIFEST, path / f".{MANIFEST}", manifest)
+                self.write_manifest(manifest)
             (path / KNOWLEDGE).unlink(missing_ok=True)
             sync(path)
         log.info("release_purged", release=release)
@@ -243,17 +248,21 @@ class ReleaseDirectory:
         beside = {"metrics": told.metrics, "gate": told.gate, "edits": told.edits}
         manifest = present.model_copy(update=beside)
         if manifest != present:
-            path = self.root / present.release / MANIFEST
-            self._write(path, path.with_name(f".{MANIFEST}"), manifest)
+            self.write_manifest(manifest)
             log.info("release_told_anew", release=present.release, gate=list(manifest.gate))
         return manifest
+
+    def write_manifest(self, manifest: ReleaseManifest) -> None:
+        """Put a release's manifest in place of the one that is there; for a writer, see `writing`."""
+        path = self.root / manifest.release / MANIFEST
+        self._write(path, path.with_name(f".{MANIFEST}"), manifest)
 
     def _write(self, path: Path, aside: Path, content: BaseModel) -> None:
         with replacing(path, aside=aside) as file:
             file.write(content.model_dump_json(indent=1).encode())
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """One writer at a time; the lock goes with the process that held it. Raises StorageFull."""
         with full_disk_told(self.root, "nothing was added or changed"):
             self.root.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from services.platform.errors import CorruptArtifact, ReleasePurged
+from services.platform.errors import CorruptArtifact, ReleasePruned, ReleasePurged
 from services.platform.file_hash import Sha256, hash_file
 
 MANIFEST = "manifest.json"
@@ -38,6 +38,8 @@ class ReleaseManifest(BaseModel):
         gate: why it should not be activated; empty for a release that passed.
         edits: that persons made to its knowledge, oldest first; see `offline.knowledge.journal`.
         purged_at: when its knowledge was deleted on request (ISO 8601, UTC); it can never serve again.
+        pruned_at: when its files were given up for their room (ISO 8601, UTC); it serves again once it is added
+            again.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,6 +59,12 @@ class ReleaseManifest(BaseModel):
     gate: tuple[str, ...] = ()
     edits: tuple[str, ...] = ()
     purged_at: str | None = None
+    pruned_at: str | None = None
+
+    @property
+    def can_serve(self) -> bool:
+        """Whether its files are meant to be there: neither purged nor given up."""
+        return self.purged_at is None and self.pruned_at is None
 
 
 def release_id(
@@ -136,11 +144,11 @@ def check_release(directory: Path) -> ReleaseManifest:
     """The manifest in `directory`, every file that it names hashed and compared.
 
     Raises:
-        ReleasePurged: its knowledge was deleted on request.
+        ReleasePurged, ReleasePruned: its files were given up.
         CorruptArtifact: a file is missing or not the one that the manifest was written for.
     """
     manifest = read_release_manifest(directory)
-    refuse_purged(manifest)
+    refuse_given_up(manifest)
     try:
         found = {
             KNOWLEDGE: (hash_file(directory / KNOWLEDGE), manifest.knowledge_sha256),
@@ -176,6 +184,17 @@ def refuse_purged(manifest: ReleaseManifest) -> None:
             f"The release {manifest.release} cannot serve again: a text was purged from the task's "
             f"knowledge at {manifest.purged_at}, and this release held it.",
             hint="`retrikt release list` shows those that can be activated.",
+        )
+
+
+def refuse_given_up(manifest: ReleaseManifest) -> None:
+    """Raises ReleasePurged, or ReleasePruned where a clean-up took the release's files."""
+    refuse_purged(manifest)
+    if manifest.pruned_at is not None:
+        raise ReleasePruned(
+            f"The release {manifest.release} cannot serve: a clean-up took its files and its store version away "
+            f"at {manifest.pruned_at}.",
+            hint="Restore a snapshot of it, or rebuild it; `retrikt release list` shows what can be activated.",
         )
 
 

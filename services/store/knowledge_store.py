@@ -18,7 +18,13 @@ from services.platform.errors import (
     VersionNotFound,
 )
 from services.releases.directory import LivePointer, ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, ReleaseManifest, check_release, refuse_purged
+from services.releases.manifest import (
+    KNOWLEDGE,
+    ReleaseManifest,
+    check_release,
+    refuse_given_up,
+    refuse_purged,
+)
 from services.store.archive import RELEASE, VERSION, SnapshotIndex
 from services.store.backends.base import (
     Hits,
@@ -223,7 +229,7 @@ class KnowledgeStore:
         return manifest.counts
 
     def _check(self, release: ReleaseManifest) -> None:
-        refuse_purged(release)
+        refuse_given_up(release)
         version = self._backend.manifest(release.store_version)
         if (version.encoder_fingerprint, version.knowledge_sha256, version.task) != (
             release.encoder_fingerprint,

@@ -16,6 +16,7 @@ SWITCH_ERRORS = {
     **ERRORS,
     404: {"model": ErrorAnswer, "description": "There is no such release, or not its version."},
     409: {"model": ErrorAnswer, "description": "The store version is not the release's own."},
+    410: {"model": ErrorAnswer, "description": "Its files were given up: it was purged or pruned."},
     507: {"model": ErrorAnswer, "description": "The disk is full."},
 }
 

@@ -112,12 +112,16 @@ class StatisticsAnswer(BaseModel):
     live: bool
 
 
+State = Literal["live", "previous", "refused", "purged", "pruned", "idle"]
+
+
 class ReleaseAnswer(BaseModel):
     """A release.
 
     Attributes:
         release: its id.
-        state: `live`, `previous` (a rollback goes there), `refused` (by the gate), or `idle`.
+        state: `live`, `previous` (a rollback goes there), `refused` (by the gate), `purged` or `pruned` (its files
+            were given up, on request or by a clean-up), or `idle`.
         store_version: the version that its student searches.
         created_at: when it was added.
         items: knowledge items.
@@ -125,7 +129,7 @@ class ReleaseAnswer(BaseModel):
     """
 
     release: str
-    state: Literal["live", "previous", "refused", "idle"]
+    state: State
     store_version: str
     created_at: str | None
     items: int
@@ -229,9 +233,11 @@ def snapshot_answer(snapshot: Snapshot) -> SnapshotAnswer:
 
 
 def _release(manifest: ReleaseManifest, live: LivePointer | None) -> ReleaseAnswer:
-    state: Literal["live", "previous", "refused", "idle"] = "refused" if manifest.gate else "idle"
+    state: State = "refused" if manifest.gate else "idle"
     if live is not None and manifest.release == live.release:
         state = "live"
+    elif not manifest.can_serve:
+        state = "purged" if manifest.purged_at is not None else "pruned"
     elif live is not None and manifest.release == live.previous:
         state = "previous"
     return ReleaseAnswer(

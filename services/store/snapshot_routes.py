@@ -68,7 +68,8 @@ def snapshot_router(
             409: {
                 "model": ErrorAnswer,
                 "description": "Another task's, or another version is there.",
-            }
+            },
+            410: {"model": ErrorAnswer, "description": "Its release was purged here on request."},
         },
         dependencies=write,
     )

@@ -11,6 +11,7 @@ import structlog
 
 from services.platform.errors import RetriktError
 from services.releases.directory import LIVE, ReleaseDirectory
+from services.releases.in_use import ReleaseHold
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,8 @@ class ReleaseFollower(Generic[P]):
     """Serves the live release, and goes on serving it when the next one turns out broken.
 
     A thread looks at the live pointer a few times a second. A release that could not be made ready is
-    tried again, less and less often, for as long as it is the live one.
+    tried again, less and less often, for as long as it is the live one. The one that serves is held, so that no
+    clean-up takes it away.
 
     Attributes:
         serving: id of the release that serves; None before the first.
@@ -70,6 +72,7 @@ class ReleaseFollower(Generic[P]):
         self._install = install
         self._poll = poll_seconds
         self._longest_retry = longest_retry_seconds
+        self._hold: ReleaseHold | None = None
         self._seen: tuple[int, int, int] | None = None
         self._retry_at = 0.0
         self._pause = poll_seconds
@@ -86,6 +89,8 @@ class ReleaseFollower(Generic[P]):
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        if self._hold is not None:
+            self._hold.close()
 
     def look(self) -> None:
         """Compare the pointer with what serves and switch where they differ; never raises."""
@@ -108,12 +113,18 @@ class ReleaseFollower(Generic[P]):
 
     def _switch(self, release: str, changed: bool) -> None:
         started = time.perf_counter()
+        hold = None
         try:
-            loaded = self._load(self._releases.path(release), self.serving is not None)
+            directory = self._releases.path(release)
+            hold = ReleaseHold(directory)
+            loaded = self._load(directory, self.serving is not None)
         except Exception as error:  # nothing in a release may end the one that serves
+            if hold is not None:
+                hold.close()
             self._failed(release, error, changed)
             return
         before = self._install(loaded)
+        held, self._hold = self._hold, hold
         previous, self.serving, self.failure = self.serving, release, None
         self._pause = self._poll
         log.info(
@@ -124,6 +135,8 @@ class ReleaseFollower(Generic[P]):
         )
         if before is not None:
             before.close()
+        if held is not None:
+            held.close()
 
     def _failed(self, release: str, error: Exception, changed: bool) -> None:
         known = isinstance(error, RetriktError)

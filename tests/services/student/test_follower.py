@@ -9,6 +9,7 @@ import pytest
 
 from services.platform.errors import CorruptArtifact
 from services.releases.directory import LIVE, ReleaseDirectory
+from services.releases.in_use import served_by_nobody
 from services.releases.manifest import check_release, write_release_manifest
 from services.student.follower import ReleaseFollower
 
@@ -150,3 +151,31 @@ def test_a_pointer_that_is_damaged_or_gone_changes_nothing(
     assert server.follower.serving == one
     releases.activate(two)
     until(lambda: server.follower.serving == two)
+
+
+def test_the_release_that_serves_is_held_and_one_that_does_no_more_is_not(
+    server: Server, releases: ReleaseDirectory
+) -> None:
+    one, two = (manifest.release for manifest in releases.list())
+
+    def held() -> list[str]:
+        found = []
+        for release in (one, two):
+            with served_by_nobody(releases.path(release)) as alone:
+                found += [] if alone else [release]
+        return found
+
+    assert held() == []
+    releases.activate(one)
+    server.follower.look()
+    assert held() == [one]
+    # One that cannot be served is let go again; what serves in its place is not.
+    (releases.path(two) / "soft_labels.npy").write_bytes(b"gone")
+    (releases.root / LIVE).write_text(f'{{"release": "{two}", "activated_at": "now"}}')
+    server.follower.look()
+    assert (server.follower.serving, held()) == (one, [one])
+    (releases.path(two) / "soft_labels.npy").write_bytes(b"b")
+    until(lambda: server.follower.look() or server.follower.serving == two)
+    assert held() == [two]
+    server.follower.close()
+    assert held() == []

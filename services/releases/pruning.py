@@ -1,0 +1,63 @@
+"""Giving up an old release: its files go for the room that they take, its manifest stays as a record.
+
+The manifest says so before the first file goes. Whoever comes in between, after a kill as well, finds the release
+marked and not half there; giving it up again takes the rest.
+"""
+
+import shutil
+from datetime import UTC, datetime
+
+import structlog
+
+from services.platform.durable_files import sync
+from services.releases.directory import LivePointer, ReleaseDirectory
+from services.releases.in_use import served_by_nobody
+from services.releases.manifest import BUNDLE, KNOWLEDGE, SOFT_LABELS
+
+log = structlog.get_logger(__name__)
+
+
+def why_kept(releases: ReleaseDirectory, release: str) -> str | None:
+    """What keeps a release from being given up now: `live`, `previous` or `served`; None where nothing does.
+
+    Raises:
+        ReleaseNotFound: there is no such release.
+        CorruptArtifact: the live pointer cannot be read.
+    """
+    if (state := _state(releases.live(), release)) is not None:
+        return state
+    with served_by_nobody(releases.path(release)) as alone:
+        return None if alone else "served"
+
+
+def prune_release(releases: ReleaseDirectory, release: str) -> str | None:
+    """Give a release up, unless something keeps it: see `why_kept`, which says what is returned and raised.
+
+    Adding the same release again, a snapshot's or a run's, brings it back.
+
+    Raises:
+        StorageFull: the disk has no room for the mark.
+    """
+    with releases.writing():
+        if (state := _state(releases.live(), release)) is not None:
+            return state
+        directory = releases.path(release)
+        with served_by_nobody(directory) as alone:
+            if not alone:
+                return "served"
+            manifest = releases.get(release)
+            if manifest.pruned_at is None:
+                now = datetime.now(UTC).isoformat(timespec="microseconds")
+                releases.write_manifest(manifest.model_copy(update={"pruned_at": now}))
+            for name in (KNOWLEDGE, SOFT_LABELS):
+                (directory / name).unlink(missing_ok=True)
+            shutil.rmtree(directory / BUNDLE, ignore_errors=True)
+            sync(directory)
+    log.info("release_pruned", release=release)
+    return None
+
+
+def _state(live: LivePointer | None, release: str) -> str | None:
+    if live is None:
+        return None
+    return {live.previous: "previous", live.release: "live"}.get(release)
