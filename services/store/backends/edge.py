@@ -2,6 +2,7 @@
 
     <directory>/<version>/version.json     the manifest, written last
     <directory>/<version>/shard/           the engine's files, sealed: no process opens them
+    <directory>/<version>/layout.json      how they are laid out, where not as usual
     <directory>/<version>/sums.json        their lengths and sums
 
 Every process that searches copies a version to a directory of its own and opens the copy. Where the
@@ -20,6 +21,7 @@ from threading import Lock
 import numpy as np
 import structlog
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from services.platform.durable_files import sync, sync_tree
 from services.platform.errors import (
@@ -40,6 +42,7 @@ from services.store.backends.base import (
 )
 from services.store.backends.edge_build import build_in_child
 from services.store.backends.edge_shard import OpenShard
+from services.store.backends.layout import Layout
 from services.store.backends.manifest import MANIFEST, manifest_from_knowledge, read_manifest
 from services.store.backends.sealed import (
     SUMS,
@@ -59,6 +62,7 @@ KnowledgeLookup = Callable[[str], Path | None]
 """The knowledge file of a version, or None where there is none at hand."""
 
 SHARD = "shard"
+LAYOUT = "layout.json"
 _ASIDE = ".aside-"
 _PRIVATE = "retrikt-store-"
 _WAIT_SECONDS = 2.0
@@ -73,6 +77,7 @@ class EdgeBackend:
         private: where this process's copies go; the system's temporary directory unless told
             otherwise. Removed on `close`; those of killed processes are removed by the next one.
         keep_open: how many versions stay open; the one not searched for longest is closed first.
+        layout: of the versions that are built here; shards and copies are not for one directory.
     """
 
     engine: Engine = "edge"
@@ -84,8 +89,10 @@ class EdgeBackend:
         knowledge: KnowledgeLookup | None = None,
         private: Path | None = None,
         keep_open: int = 4,
+        layout: Layout | None = None,
     ) -> None:
         self._directory = directory
+        self._layout = layout or Layout()
         self._knowledge = knowledge or (lambda _: None)
         self._private = private or Path(tempfile.gettempdir())
         self._keep_open = keep_open
@@ -100,7 +107,10 @@ class EdgeBackend:
             return present
         sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
         with self._aside() as aside:
-            build_in_child(aside.path / SHARD, manifest, batches, lock=aside.lock)
+            shard = aside.path / SHARD
+            build_in_child(shard, manifest, batches, lock=aside.lock, layout=self._layout)
+            if self._layout != Layout():
+                (aside.path / LAYOUT).write_text(self._layout.model_dump_json(), encoding="utf-8")
             write_sums(aside.path)
             (aside.path / MANIFEST).write_text(sealed.model_dump_json(indent=1), encoding="utf-8")
             sync_tree(aside.path)
@@ -259,7 +269,7 @@ class EdgeBackend:
         try:
             manifest = read_manifest(sealed / MANIFEST)
             copy_checked(sealed, copy.path)
-            return OpenShard(copy.path / SHARD, manifest)
+            return OpenShard(copy.path / SHARD, manifest, _read_layout(copy.path / LAYOUT))
         except (VersionNotFound, CorruptArtifact) as error:
             path = self._knowledge(version)
             if path is None:
@@ -275,3 +285,13 @@ class EdgeBackend:
             shard, copy = opened
             shard.close()
             copy.remove()
+
+
+def _read_layout(path: Path) -> Layout:
+    """What lies beside a version. Raises CorruptArtifact."""
+    try:
+        return Layout.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Layout()
+    except ValidationError as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error.errors()[0]['msg']}.") from error

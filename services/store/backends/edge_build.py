@@ -17,6 +17,7 @@ from pathlib import Path
 from services.platform.errors import CorruptArtifact, RetriktError, StorageFull, StoreUnavailable
 from services.store.backends.base import PointBatch, VersionManifest
 from services.store.backends.edge_shard import build_shard
+from services.store.backends.layout import Layout
 from services.store.backends.points import checked, read_stream, write_stream
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[3]
@@ -24,11 +25,18 @@ _CORRUPT = 3
 
 
 def build_in_child(
-    directory: Path, manifest: VersionManifest, batches: Iterable[PointBatch], *, lock: int
+    directory: Path,
+    manifest: VersionManifest,
+    batches: Iterable[PointBatch],
+    *,
+    lock: int,
+    layout: Layout | None = None,
 ) -> None:
     """Build a shard at `directory` and wait for it.
 
     Args:
+        directory, manifest, batches: see `build_shard`.
+        layout: None for that of every version that is given none.
         lock: descriptor of the lock on the directory around it; the child keeps it too.
 
     Raises:
@@ -39,10 +47,11 @@ def build_in_child(
     """
     # One argument of a process has a limit of its own; the child needs no counts.
     told = manifest.model_copy(update={"counts": None}).model_dump_json()
+    laid_out = (layout or Layout()).model_dump_json()
     path = os.pathsep.join(filter(None, [str(_SOURCE_ROOT), os.environ.get("PYTHONPATH")]))
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(directory), told],
+            [sys.executable, "-m", __name__, str(directory), told, laid_out],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=said,
@@ -82,10 +91,12 @@ def _reason(status: int, said: str, directory: Path) -> RetriktError:
 
 
 def main(arguments: list[str]) -> int:
-    """`DIRECTORY MANIFEST`, points on standard input; 0 when the shard is complete."""
+    """`DIRECTORY MANIFEST LAYOUT`, points on standard input; 0 when the shard is complete."""
     directory, manifest = Path(arguments[0]), VersionManifest.model_validate_json(arguments[1])
+    layout = Layout.model_validate_json(arguments[2])
     try:
-        build_shard(directory, manifest, checked(manifest, read_stream(sys.stdin.buffer)))
+        batches = checked(manifest, read_stream(sys.stdin.buffer))
+        build_shard(directory, manifest, batches, layout)
     except CorruptArtifact as error:
         sys.stderr.write(f"{error}\n")
         return _CORRUPT

@@ -23,6 +23,7 @@ from services.store.backends.base import (
     VersionManifest,
     stored_item,
 )
+from services.store.backends.layout import Layout, Quantisation
 
 SLICE = 16
 """Queries between two chances for another thread to run; the engine gains nothing from larger batches."""
@@ -31,7 +32,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def build_shard(directory: Path, manifest: VersionManifest, batches: Iterable[PointBatch]) -> None:
+def build_shard(
+    directory: Path, manifest: VersionManifest, batches: Iterable[PointBatch], layout: Layout
+) -> None:
     """Write all points, then the graph, then flush.
 
     The graph is built once, at the end: until `optimize` is called the engine builds none.
@@ -40,7 +43,7 @@ def build_shard(directory: Path, manifest: VersionManifest, batches: Iterable[Po
         CorruptArtifact: the engine refused the points or counts another number of them.
     """
     directory.mkdir()
-    shard = engine(directory, edge.EdgeShard.create, str(directory), _config(manifest))
+    shard = engine(directory, edge.EdgeShard.create, str(directory), _config(manifest, layout))
     for batch in batches:
         points = [
             edge.Point(identifier, vector, payload)
@@ -64,7 +67,9 @@ class OpenShard:
         CorruptArtifact: the engine cannot open it or counts another number of points.
     """
 
-    def __init__(self, directory: Path, manifest: VersionManifest) -> None:
+    def __init__(
+        self, directory: Path, manifest: VersionManifest, layout: Layout | None = None
+    ) -> None:
         self.manifest = manifest
         self._directory = directory
         # The engine's calls exclude each other anyhow; this keeps `close` out of a running one.
@@ -73,9 +78,10 @@ class OpenShard:
         self.last_used = time.monotonic()
         self._shard = engine(directory, edge.EdgeShard.load, str(directory))
         _check_count(self._shard, manifest, directory)
-        ef = manifest.hnsw.ef_search
-        self._approximate = edge.SearchParams(hnsw_ef=ef)
-        self._exact = edge.SearchParams(exact=True)
+        self._quantisation = _when_searching(layout.quantisation if layout else None)
+        self._approximate = self._walking(manifest.hnsw.ef_search)
+        whole = edge.QuantizationSearchParams(ignore=True)
+        self._exact = edge.SearchParams(exact=True, quantization=whole)
 
     @property
     def closed(self) -> bool:
@@ -88,7 +94,7 @@ class OpenShard:
         found = min(k, self.manifest.count)
         params = self._exact if exact else self._approximate
         if found > self.manifest.hnsw.ef_search and not exact:
-            params = edge.SearchParams(hnsw_ef=found)
+            params = self._walking(found)
         ids = np.full((count, k), PADDING_ID, dtype=np.int64)
         scores = np.full((count, k), -np.inf, dtype=np.float32)
         nearest, request = edge.Query.Nearest, edge.QueryRequest
@@ -121,6 +127,9 @@ class OpenShard:
         payloads: dict[Any, dict[str, Any]] = {point.id: point.payload or {} for point in records}
         return [stored_item(identifier, payloads, self.manifest.version) for identifier in wanted]
 
+    def _walking(self, ef: int) -> edge.SearchParams:
+        return edge.SearchParams(hnsw_ef=ef, quantization=self._quantisation)
+
     def close(self) -> None:
         with self._lock:
             if not self._closed:
@@ -142,11 +151,21 @@ def engine(directory: Path, call: Callable[P, T], *args: P.args, **kwargs: P.kwa
         ) from error
 
 
-def _config(manifest: VersionManifest) -> edge.EdgeConfig:
+def _config(manifest: VersionManifest, layout: Layout) -> edge.EdgeConfig:
     hnsw = manifest.hnsw
     return edge.EdgeConfig(
-        vectors=edge.EdgeVectorParams(size=manifest.dimensions, distance=edge.Distance.Cosine),
-        hnsw_config=edge.HnswIndexConfig(hnsw.m, hnsw.ef_construct, hnsw.full_scan_threshold_kb),
+        vectors=edge.EdgeVectorParams(
+            size=manifest.dimensions,
+            distance=edge.Distance.Cosine,
+            memory=_memory(layout.vectors_on_disk),
+        ),
+        hnsw_config=edge.HnswIndexConfig(
+            hnsw.m,
+            hnsw.ef_construct,
+            hnsw.full_scan_threshold_kb,
+            memory=_memory(layout.graph_on_disk),
+        ),
+        quantization_config=_compressed(layout.quantisation),
         optimizers=edge.EdgeOptimizersConfig(
             default_segment_number=1,
             # One segment, one graph: a search then walks one graph and not several.
@@ -155,6 +174,31 @@ def _config(manifest: VersionManifest) -> edge.EdgeConfig:
         ),
         # A build that breaks off is thrown away, so there is nothing to recover from a log.
         wal_enabled=False,
+    )
+
+
+def _memory(on_disk: bool) -> edge.Memory | None:
+    """None is the engine's own choice: files that the system keeps in memory."""
+    return edge.Memory.Cold if on_disk else None
+
+
+def _compressed(
+    quantisation: Quantisation | None,
+) -> edge.ScalarQuantizationConfig | edge.BinaryQuantizationConfig | None:
+    match quantisation:
+        case None:
+            return None
+        case Quantisation(kind="scalar"):
+            return edge.ScalarQuantizationConfig(edge.ScalarType.Int8, memory=edge.Memory.Pinned)
+        case _:
+            return edge.BinaryQuantizationConfig(memory=edge.Memory.Pinned)
+
+
+def _when_searching(quantisation: Quantisation | None) -> edge.QuantizationSearchParams | None:
+    if quantisation is None:
+        return None
+    return edge.QuantizationSearchParams(
+        rescore=quantisation.rescore, oversampling=quantisation.oversampling
     )
 
 

@@ -6,7 +6,7 @@ metadata came with Qdrant 1.16.)
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,8 +37,15 @@ from services.store.backends.base import (
     valid_version,
     version_not_found,
 )
+from services.store.backends.layout import Layout, Quantisation
 from services.store.backends.points import checked
 from services.store.backends.server_call import call
+from services.store.backends.server_layout import (
+    LAYOUT_KEY,
+    collection_arguments,
+    quantisation_of,
+    search_parameters,
+)
 from services.store.backends.server_snapshot import QdrantSnapshots
 
 log = structlog.get_logger(__name__)
@@ -58,6 +65,7 @@ class ServerBackend:
         task: versions of this task alone are seen.
         index_seconds: how long a graph may take to build.
         snapshots: of the same server; None where there is none behind.
+        layout: of the versions that are built here.
     """
 
     engine: Engine = "server"
@@ -69,12 +77,14 @@ class ServerBackend:
         *,
         index_seconds: float = 3600.0,
         snapshots: QdrantSnapshots | None = None,
+        layout: Layout | None = None,
     ) -> None:
         self._client = client
+        self._layout = layout or Layout()
         self._snapshots = snapshots
         self._task = task
         self._index_seconds = index_seconds
-        self._sealed: dict[str, VersionManifest] = {}
+        self._sealed: dict[str, tuple[VersionManifest, Quantisation | None]] = {}
 
     @classmethod
     def connect(
@@ -86,11 +96,13 @@ class ServerBackend:
         prefer_grpc: bool = False,
         grpc_port: int = 6334,
         timeout: float = 10.0,
+        layout: Layout | None = None,
     ) -> "ServerBackend":
         """A backend on the server at `url`; the first call is what needs it to be there.
 
         Args:
             timeout: seconds a call may take, in whole seconds.
+            layout: see the class.
         """
         client = QdrantClient(
             url=url,
@@ -100,27 +112,15 @@ class ServerBackend:
             timeout=max(1, round(timeout)),
             check_compatibility=False,
         )
-        return cls(client, task, snapshots=QdrantSnapshots.connect(url, api_key))
+        return cls(client, task, snapshots=QdrantSnapshots.connect(url, api_key), layout=layout)
 
     def build(self, manifest: VersionManifest, batches: Iterable[PointBatch]) -> VersionManifest:
         name = self._collection(manifest.version)
         with suppress(VersionNotFound, CorruptArtifact):
             return same_version(self._fetch(manifest.version), manifest)
         call(self._client.delete_collection, name)
-        call(
-            self._client.create_collection,
-            name,
-            vectors_config=models.VectorParams(
-                size=manifest.dimensions, distance=models.Distance.COSINE
-            ),
-            hnsw_config=models.HnswConfigDiff(
-                m=manifest.hnsw.m,
-                ef_construct=manifest.hnsw.ef_construct,
-                full_scan_threshold=manifest.hnsw.full_scan_threshold_kb,
-            ),
-            # 0 puts the graph off until every point is there.
-            optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
-        )
+        arguments = collection_arguments(manifest, self._layout)
+        call(self._client.create_collection, name, **arguments)
         try:
             return self._fill(name, manifest, batches)
         except VersionNotFound as error:
@@ -155,14 +155,10 @@ class ServerBackend:
     def search(
         self, version: str, vectors: NDArray[np.float32], k: int, *, exact: bool = False
     ) -> Hits:
-        manifest = self._sealed.get(version) or self._fetch(version)
+        manifest, quantisation = self._sealed.get(version) or self._look_up(version)
         check_query(manifest, vectors, k)
         found = min(k, manifest.count)
-        params = (
-            models.SearchParams(exact=True)
-            if exact
-            else models.SearchParams(hnsw_ef=max(manifest.hnsw.ef_search, found))
-        )
+        params = search_parameters(manifest, quantisation, found, exact=exact)
         requests = [
             models.QueryRequest(query=row, limit=found, params=params) for row in vectors.tolist()
         ]
@@ -176,7 +172,7 @@ class ServerBackend:
         return Hits(ids, scores)
 
     def items(self, version: str, ids: Sequence[int]) -> list[StoredItem]:
-        manifest = self._sealed.get(version) or self._fetch(version)
+        manifest, _ = self._sealed.get(version) or self._look_up(version)
         wanted = [int(identifier) for identifier in ids]
         known = [identifier for identifier in wanted if 0 <= identifier < manifest.count]
         records = self._of(version, self._client.retrieve, ids=known, with_payload=True)
@@ -220,6 +216,9 @@ class ServerBackend:
 
     def _fetch(self, version: str) -> VersionManifest:
         """The manifest from the server; a version deleted elsewhere is not found, cached or not."""
+        return self._look_up(version)[0]
+
+    def _look_up(self, version: str) -> tuple[VersionManifest, Quantisation | None]:
         self._sealed.pop(version, None)
         info = self._of(valid_version(version), self._client.get_collection)
         raw = (info.config.metadata or {}).get(METADATA_KEY)
@@ -234,8 +233,8 @@ class ServerBackend:
             ) from error
         if (manifest.task, manifest.version) != (self._task, version):
             raise version_not_found(version)
-        self._sealed[version] = manifest
-        return manifest
+        known = self._sealed[version] = (manifest, quantisation_of(info.config))
+        return known
 
     def _fill(
         self, name: str, manifest: VersionManifest, batches: Iterable[PointBatch]
@@ -253,12 +252,16 @@ class ServerBackend:
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=threshold),
         )
         self._wait_for_graph(name)
-        return self._seal(name, manifest.model_copy(update={"created_at": datetime.now(UTC)}))
+        laid_out = {LAYOUT_KEY: self._layout.model_dump(mode="json")}
+        sealed = manifest.model_copy(update={"created_at": datetime.now(UTC)})
+        return self._seal(name, sealed, laid_out)
 
-    def _seal(self, name: str, manifest: VersionManifest) -> VersionManifest:
+    def _seal(
+        self, name: str, manifest: VersionManifest, beside: Mapping[str, object] | None = None
+    ) -> VersionManifest:
         """Write the manifest of a collection that holds what it says."""
         self._check_count(name, manifest)
-        metadata = {METADATA_KEY: manifest.model_dump(mode="json")}
+        metadata = {METADATA_KEY: manifest.model_dump(mode="json"), **(beside or {})}
         call(self._client.update_collection, name, metadata=metadata)
         return self._fetch(manifest.version)
 

@@ -1,6 +1,6 @@
-"""Lets the backends' tests import the samples of the store's tests."""
+"""Lets the backends' tests import what lies beside them, and the samples of the store's tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
