@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ import structlog
 from numpy.typing import NDArray
 
 from offline.store.config import StoreConfig
-from offline.store.gate import ReleaseConfig, reasons_against
+from offline.store.gate import ReleaseConfig, reasons_against, recall_reasons, shadow_reasons
+from offline.store.recall import version_recall
+from offline.store.shadow import Shadow, compare, times
 from offline.tasks.prepared import Examples
 from services.platform.errors import (
     CorruptArtifact,
@@ -98,10 +100,16 @@ def publish(
     if live is not None and _rolled_back(releases, live, manifest.release):
         reason = "it was rolled back; `retrikt release activate` makes it live again"
         return Published(manifest.release, "rolled_back", (reason,))
-    reasons = judged
-    if reasons is None:
-        reasons = _gate(candidate, releases, live, held_out, release)
-    _add(releases, candidate, manifest, metrics, reasons)
+    shadow = None
+    reasons = judged or ()
+    if judged is None:
+        reasons, shadow = _gate(candidate, releases, live, held_out, release)
+    recall = _recall(candidate, manifest.store_version, held_out, task_directory, store)
+    if live is not None:
+        # Whatever a first release misses, without it nothing would serve.
+        reasons += recall_reasons(manifest.store_version, recall, release)
+    compared = {"shadow": shadow.figures()} if shadow else {}
+    _add(releases, candidate, manifest, {**metrics, "recall": recall, **compared}, reasons)
     if reasons:
         return Published(manifest.release, "refused", reasons)
     if not release.activate:
@@ -125,9 +133,12 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
         from services.store.backends.server import ServerBackend
 
         return ServerBackend.connect(
-            store.url, task=task_directory.name, api_key=os.environ.get(API_KEY)
+            store.url,
+            task=task_directory.name,
+            api_key=os.environ.get(API_KEY),
+            layout=store.layout,
         )
-    return EdgeBackend(task_directory / "store")
+    return EdgeBackend(task_directory / "store", layout=store.layout)
 
 
 def same_release(one: ReleaseManifest, other: ReleaseManifest) -> bool:
@@ -156,8 +167,7 @@ def probabilities(predictor: Predictor, examples: Examples) -> NDArray[np.float3
     Raises:
         StoreUnavailable: the store did not answer; a degraded answer is no measurement.
     """
-    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
-    inputs = [TextInput(text, pair) for text, pair in zip(examples.texts, pairs, strict=True)]
+    inputs = _inputs(examples)
     parts = []
     for start in range(0, len(inputs), 64):
         prediction = predictor.predict(inputs[start : start + 64])
@@ -169,33 +179,52 @@ def probabilities(predictor: Predictor, examples: Examples) -> NDArray[np.float3
     return np.concatenate(parts)
 
 
+def _inputs(examples: Examples) -> list[TextInput]:
+    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
+    return [TextInput(text, pair) for text, pair in zip(examples.texts, pairs, strict=True)]
+
+
 def _gate(
     candidate: Path,
     releases: ReleaseDirectory,
     live: LivePointer | None,
     held_out: Examples,
     config: ReleaseConfig,
-) -> tuple[str, ...]:
-    """Reasons against the candidate; none where there is nothing to compare it with, which is logged."""
+) -> tuple[tuple[str, ...], Shadow | None]:
+    """Reasons against the candidate, and the comparison; none where there is nothing to compare it with."""
     if live is None:
-        return ()
+        return (), None
     if not len(held_out):
         log.warning("gate_not_applied", reason="the task has no validation rows")
-        return ()
+        return (), None
+    with ExitStack() as opened:
+        try:
+            theirs = opened.enter_context(open_predictor(releases.path(live.release)))
+            live_answers = probabilities(theirs, held_out).argmax(1)
+        except (CorruptArtifact, IncompatibleArtifacts, InvalidInput, NotFound) as error:
+            log.warning("gate_not_applied", reason=f"the live release cannot answer: {error}")
+            return (), None
+        ours = opened.enter_context(open_predictor(candidate))
+        answers = probabilities(ours, held_out).argmax(1)
+        labels = ours.labels
+        # The live release's labels may stand in another order, or be others.
+        places = np.array([labels.index(name) if name in labels else -1 for name in theirs.labels])
+        gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
+        in_turn = times(ours, theirs, _inputs(held_out))
+    shadow = compare(live.release, answers, places[live_answers], gold, in_turn)
+    fallen = reasons_against(answers, places[live_answers], gold, labels, config)
+    return (*fallen, *shadow_reasons(shadow, config)), shadow
+
+
+def _recall(
+    candidate: Path, version: str, held_out: Examples, task_directory: Path, store: StoreConfig
+) -> float:
+    """Of the store version where it lies, and not of a copy: that is what will be searched."""
+    backend = open_backend(task_directory, store)
     try:
-        with open_predictor(releases.path(live.release)) as predictor:
-            theirs = probabilities(predictor, held_out).argmax(1)
-            answered = predictor.labels
-    except (CorruptArtifact, IncompatibleArtifacts, InvalidInput, NotFound) as error:
-        log.warning("gate_not_applied", reason=f"the live release cannot answer: {error}")
-        return ()
-    with open_predictor(candidate) as predictor:
-        labels = predictor.labels
-        ours = probabilities(predictor, held_out).argmax(1)
-    # The live release's labels may stand in another order, or be others.
-    places = np.array([labels.index(name) if name in labels else -1 for name in answered])
-    gold = np.array([labels.index(label) for label in held_out.labels or []], dtype=np.int64)
-    return reasons_against(ours, places[theirs], gold, labels, config)
+        return version_recall(backend, backend.manifest(version), candidate, held_out)
+    finally:
+        backend.close()
 
 
 def _same(releases: ReleaseDirectory, live: str, manifest: ReleaseManifest) -> bool:

@@ -10,12 +10,11 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from offline.store.config import StoreConfig
-from offline.store.gate import ReleaseConfig
+from offline.store.gate import ReleaseConfig, recall_reasons
 from offline.store.publish import Published, open_backend
+from offline.store.recall import version_recall
+from offline.tasks.prepared import Examples
 from services.platform.errors import ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
@@ -34,10 +33,7 @@ from services.store.knowledge_file import (
     write_knowledge,
 )
 
-PROBES = 256
-NEIGHBOURS = 16
-TIE = 1e-5
-"""Scores that are nearer than this are equal: either item may be among the nearest."""
+NO_ROWS = Examples([], None, [])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +49,12 @@ class Reindexed:
     recall: float
 
 
-def reindex(task_directory: Path, store: StoreConfig, release: ReleaseConfig) -> Reindexed:
+def reindex(
+    task_directory: Path,
+    store: StoreConfig,
+    release: ReleaseConfig,
+    held_out: Examples = NO_ROWS,
+) -> Reindexed:
     """Build a new version of the live release's knowledge file, and make the release of it live.
 
     An attempt that was interrupted carries on with the version that it had begun.
@@ -62,6 +63,7 @@ def reindex(task_directory: Path, store: StoreConfig, release: ReleaseConfig) ->
         task_directory: holds `store` and `releases`.
         store: backend and graph of the new version.
         release: the least recall, and whether to activate.
+        held_out: texts whose query vectors the recall is measured with; see `version_recall`.
 
     Raises:
         ReleaseNotFound: nothing is live.
@@ -84,10 +86,10 @@ def reindex(task_directory: Path, store: StoreConfig, release: ReleaseConfig) ->
         backend = open_backend(task_directory, store)
         try:
             version = _build(backend, staged / KNOWLEDGE, releases)
-            recall = measure_recall(backend, version, staged / KNOWLEDGE)
+            recall = version_recall(backend, version, staged, held_out)
         finally:
             backend.close()
-        reasons = _reasons(version.version, recall, release.recall)
+        reasons = recall_reasons(version.version, recall, release)
         write_release_manifest(
             staged,
             task=present.task,
@@ -119,27 +121,6 @@ def restore_version(task_directory: Path, store: StoreConfig, release: ReleaseMa
         backend.close()
 
 
-def measure_recall(backend: StoreBackend, version: VersionManifest, knowledge: Path) -> float:
-    """Share of the exact nearest items that approximate search finds, from a sample of the items' own vectors.
-
-    Args:
-        backend: that holds the version.
-        version: its manifest.
-        knowledge: the file that it was built from; every so many rows of it are asked for.
-    """
-    k = min(NEIGHBOURS, version.count)
-    probes = _probes(knowledge, version.count)
-    exact = backend.search(version.version, probes, k, exact=True).scores
-    found = backend.search(version.version, probes, k).scores
-    return float(np.mean(found >= exact[:, -1:] - TIE))
-
-
-def _probes(knowledge: Path, count: int) -> NDArray[np.float32]:
-    stride = max(1, count // PROBES)
-    rows = [batch.vectors[batch.ids % stride == 0] for batch in iterate_points(knowledge)]
-    return np.concatenate(rows)[:PROBES]
-
-
 def _write_graph(knowledge: Path, hnsw: HnswParameters) -> None:
     """Note the graph's parameters in a knowledge file; every build of it then makes the same version."""
     metadata = read_knowledge_metadata(knowledge)
@@ -156,12 +137,3 @@ def _build(backend: StoreBackend, knowledge: Path, releases: ReleaseDirectory) -
     names = itertools.chain([manifest.version], numbered)
     name = next(name for name in names if name not in searched)
     return backend.build(manifest_from_knowledge(knowledge, name), iterate_points(knowledge))
-
-
-def _reasons(version: str, recall: float, least: float) -> tuple[str, ...]:
-    if recall >= least:
-        return ()
-    return (
-        f"approximate search finds {recall:.3f} of the exact nearest items of {version}, less than "
-        f"the {least} asked for",
-    )

@@ -35,7 +35,12 @@ def candidate(tmp_path: Path, seed: int) -> Path:
 def offer(
     directory: Path, tmp_path: Path, rows: Examples, activate: bool = True, drop: float = 0.05
 ) -> Published:
-    release = ReleaseConfig(activate=activate, accuracy_drop=drop, label_drop=max(drop, 0.34))
+    release = ReleaseConfig(
+        activate=activate,
+        accuracy_drop=drop,
+        label_drop=max(drop, 0.34),
+        agreement=0.1 if drop < 1 else 0.0,
+    )
     return publish(directory, {"accuracy": 0.5}, rows, tmp_path / "task", StoreConfig(), release)
 
 
@@ -47,7 +52,7 @@ def test_the_first_release_goes_live_and_the_same_again_changes_nothing(tmp_path
     live = releases.live()
     assert live is not None
     assert live.release == published.release
-    assert releases.get(live.release).metrics == {"accuracy": 0.5}
+    assert releases.get(live.release).metrics == {"accuracy": 0.5, "recall": 1.0}
     assert offer(first, tmp_path, held_out()).outcome == "unchanged"
     assert releases.live() == live
 
@@ -57,6 +62,12 @@ def test_an_equal_release_takes_its_place_and_can_be_rolled_back(tmp_path: Path)
     second = offer(candidate(tmp_path, 1), tmp_path, held_out())
     assert second.outcome == "activated"
     releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    shadow = releases.get(second.release).metrics["shadow"]
+    assert (shadow["live"], shadow["rows"]) == (first.release, 30)
+    assert 0 < shadow["agreement"] <= 1
+    assert shadow["accuracy"] >= shadow["live_accuracy"] - 0.05
+    assert shadow["milliseconds"] > 0
+    assert shadow["live_milliseconds"] > 0
     assert releases.rollback().release == first.release
 
 
@@ -91,6 +102,33 @@ def test_a_worse_release_is_kept_but_not_activated_and_says_why(tmp_path: Path) 
     assert pointer is not None
     assert pointer.release == live.release
     assert releases.get(worse.release).gate == worse.reasons
+
+
+@pytest.mark.parametrize(
+    ("threshold", "reason"),
+    [
+        ({"agreement": 1.1}, "it agrees with the live release on"),
+        ({"slowdown": 0.01, "slow_milliseconds": 0.0}, "a text takes it"),
+        ({"recall": 1.1}, "approximate search finds 1.000 of the exact nearest items of v-"),
+    ],
+)
+def test_each_threshold_of_the_gate_can_refuse_and_says_so_in_the_manifest(
+    tmp_path: Path, threshold: dict[str, float], reason: str
+) -> None:
+    # Nothing reaches these: what is tried is that each of them is asked.
+    strict = ReleaseConfig.model_construct(
+        **{**ReleaseConfig(accuracy_drop=1.0, label_drop=1.0).model_dump(), **threshold}
+    )
+    task = tmp_path / "task"
+    first = publish(candidate(tmp_path, 0), {}, held_out(), task, StoreConfig(), strict)
+    assert first.outcome == "activated"
+    second = publish(candidate(tmp_path, 1), {}, held_out(), task, StoreConfig(), strict)
+    assert second.outcome == "refused"
+    assert len(second.reasons) == 1
+    assert second.reasons[0].startswith(reason)
+    refused = ReleaseDirectory(task / "releases").get(second.release)
+    assert refused.gate == second.reasons
+    assert refused.metrics["shadow"]["live"] == first.release
 
 
 def test_a_refused_release_that_passes_a_wider_gate_keeps_no_reason_of_its_first_try(

@@ -3,12 +3,14 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import publish, same_release
-from offline.store.reindex import measure_recall, reindex, restore_version
+from offline.store.recall import made_up_queries, measure_recall
+from offline.store.reindex import reindex, restore_version
 from offline.tasks.prepared import Examples
 from services.platform.errors import CorruptArtifact, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
@@ -47,7 +49,8 @@ def live(task: Path) -> ReleaseManifest:
 
 def test_each_index_is_a_version_of_its_own_and_serves_the_same_items(task: Path) -> None:
     first = live(task)
-    made = reindex(task, StoreConfig(), ReleaseConfig())
+    rows = Examples(["my printer jam", "wifi slow"], None, ["printer", "network"])
+    made = reindex(task, StoreConfig(), ReleaseConfig(), rows)
     second = live(task)
     assert (made.published.outcome, made.published.release) == ("activated", second.release)
     assert made.recall == second.metrics["recall"] == 1.0
@@ -128,9 +131,11 @@ def test_an_index_that_misses_too_much_is_measured_and_refused(tmp_path: Path) -
     good = backend.build(wanted, iterate_points(knowledge))
     named = {"version": f"{wanted.version}-2", "hnsw": poor}
     bad = backend.build(wanted.model_copy(update=named), iterate_points(knowledge))
-    assert measure_recall(backend, good, knowledge) > 0.99
-    missed = measure_recall(backend, bad, knowledge)
-    assert missed < 0.95
+    queries = made_up_queries(knowledge, 4000)
+    own = np.concatenate([batch.vectors for batch in iterate_points(knowledge)])[::15][:256]
+    assert np.mean(np.sum(queries * own, axis=1)) == pytest.approx(0.9, abs=0.02)
+    assert measure_recall(backend, good, queries, 16) > 0.99
+    assert measure_recall(backend, bad, queries, 16) < 0.95
     backend.close()
 
 
