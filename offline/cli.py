@@ -188,8 +188,8 @@ def release_list(task_dir: TaskDirectory = None) -> None:
             state = "previous"
         if not state and manifest.gate:
             state = "refused"
-        if manifest.purged_at is not None:
-            state = "purged"
+        if not manifest.can_serve:
+            state = "purged" if manifest.purged_at is not None else "pruned"
         accuracy = manifest.metrics.get("accuracy")
         shown = f"{accuracy:.3f}" if isinstance(accuracy, float) else ""
         table.add_row(manifest.release, manifest.created_at, str(manifest.items), shown, state)
@@ -215,6 +215,31 @@ def release_rollback(task_dir: TaskDirectory = None) -> None:
     """Make the release before the live one live again."""
     pointer = _releases(task_dir).rollback()
     print(f"live: {pointer.release} (before: {pointer.previous or 'none'})")
+
+
+@release_app.command("prune")
+def release_prune(
+    keep: Annotated[int, typer.Option(min=1, help="Newest releases, and snapshots, that stay.")],
+    dry_run: Annotated[bool, typer.Option(help="Say what would go; take nothing.")] = False,
+    task_dir: TaskDirectory = None,
+    qdrant_url: Annotated[
+        str | None,
+        typer.Option(
+            envvar="RETRIKT_JOBS_QDRANT_URL",
+            help="A Qdrant server that has the store versions; else they are in the task's directory.",
+        ),
+    ] = None,
+) -> None:
+    """Give up old releases with their store versions, and old snapshots; what serves stays.
+
+    Live, previous and whatever a student still serves stay too. A release that was given up stays in the list.
+    """
+    from offline.store.clean_up import clean_up_task
+    from offline.store.config import StoreConfig
+
+    store = StoreConfig(backend="server", url=qdrant_url) if qdrant_url else StoreConfig()
+    done = clean_up_task(task_directory(task_dir), store, keep, dry_run=dry_run)
+    print(json.dumps({"dry_run": dry_run, **done.figures()}, indent=1))
 
 
 def _console(*, stderr: bool = False) -> Console:

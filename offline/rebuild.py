@@ -17,10 +17,11 @@ import structlog
 from offline.pipeline.chain import Step, run_lock
 from offline.run import TaskRun
 from offline.stages.index import CANDIDATE
+from offline.store.clean_up import clean_up_task
 from offline.store.publish import Published, same_release
 from offline.store.reindex import reindex, restore_version
 from services.platform.durable_files import replacing
-from services.platform.errors import CorruptArtifact, NotFound
+from services.platform.errors import CorruptArtifact, NotFound, RetriktError
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import ReleaseManifest, read_release_manifest
 
@@ -49,6 +50,8 @@ class Rebuilt:
         ran: stages that had to run, each with its reason.
         reasons: why the release is not live.
         recall: of the new index, where an index was all that was asked for.
+        cleaned_up: what was taken away afterwards, where the configuration keeps the newest releases alone
+            (`release.keep`); null where nothing was to be, or it failed, which is logged.
         seconds: that it took.
     """
 
@@ -62,6 +65,7 @@ class Rebuilt:
     ran: dict[str, str]
     reasons: tuple[str, ...]
     recall: float | None
+    cleaned_up: Mapping[str, object] | None
     seconds: float
 
     @property
@@ -99,7 +103,9 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
         recall = None
         if store_only:
             with run_lock(task.directory):
-                made = reindex(task.directory, task.config.store, task.config.release)
+                made = reindex(
+                    task.directory, task.config.store, task.config.release, task.held_out(number)
+                )
             published, recall = made.published, made.recall
         else:
             if seed is not None:
@@ -121,6 +127,7 @@ def rebuild(task: TaskRun, *, seed: int | None = None, store_only: bool = False)
             ran=ran,
             reasons=published.reasons,
             recall=recall,
+            cleaned_up=None if published.outcome == "refused" else _clean_up(task),
             seconds=round(time.perf_counter() - started, 3),
         )
         _write(task.directory / SUMMARY, rebuilt.as_json())
@@ -141,6 +148,18 @@ def _run(task: TaskRun, seed: int, steps: Sequence[Step]) -> Published:
     published = task.run(seed)
     assert published is not None, "a whole run publishes"
     return published
+
+
+def _clean_up(task: TaskRun) -> Mapping[str, object] | None:
+    """What has done its work is not undone for a clean-up that fails: the next one takes the rest."""
+    keep = task.config.release.keep
+    if keep is None:
+        return None
+    try:
+        return clean_up_task(task.directory, task.config.store, keep).figures()
+    except RetriktError as error:
+        log.warning("clean_up_failed", code=error.code, reason=str(error))
+        return None
 
 
 def _live(directory: Path) -> ReleaseManifest | None:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import structlog
 from rich.console import Console
 
 from offline.configs.run import RunConfig, load_run_config
@@ -18,10 +19,12 @@ from offline.report.summary import FinishedRun, size_of, summarise
 from offline.report.table import markdown, print_systems
 from offline.stages.index import CANDIDATE
 from offline.store.publish import Published, build_version, publish
-from offline.tasks.prepared import PreparedTask
+from offline.tasks.prepared import Examples, PreparedTask
 from services.platform.durable_files import replacing
-from services.platform.errors import InvalidConfig
+from services.platform.errors import InvalidConfig, InvalidInput, NotFound
 from services.releases.manifest import KNOWLEDGE, read_release_manifest
+
+log = structlog.get_logger(__name__)
 
 REPORT_JSON = "report.json"
 REPORT_HTML = "report.html"
@@ -82,6 +85,20 @@ class TaskRun:
                 self._console.rule(f"seed {seed}")
                 runs[seed] = self._finish(seed, None)
             self._report(runs, None)
+
+    def held_out(self, seed: int) -> Examples:
+        """The task's validation rows, where they have been prepared; else none."""
+        try:
+            chain = self._chain("prepare")
+            done = chain.finished(seed)
+            if done is None:
+                return Examples([], None, [])
+            prepared = FinishedRun(seed, chain.root, done).path("prepare")
+            return PreparedTask.load(prepared).examples("validation")
+        except (InvalidInput, NotFound) as error:
+            # The data may have gone since: what there is to serve does not hang on it.
+            log.info("held_out_rows_not_there", reason=str(error))
+            return Examples([], None, [])
 
     def _finish(self, seed: int, upto: str | None) -> FinishedRun:
         chain = self._chain(upto)

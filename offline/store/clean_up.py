@@ -1,0 +1,150 @@
+"""Keeping the last few releases of a task, their store versions and its snapshots, and no others.
+
+What serves stays: the live release, the one before it, and whatever a student still serves (see
+`services.releases.in_use`). A release is marked before its store version goes, and each goes by one
+rename or one call, so that a clean-up killed at any instant leaves nothing that is half there; the next one
+carries on. Versions that no release of the task names are left alone: somebody restored or built them on purpose.
+"""
+
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from offline.pipeline.chain import run_lock
+from offline.store.config import StoreConfig
+from offline.store.publish import open_backend
+from services.platform.errors import SnapshotNotFound, VersionNotFound
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import BUNDLE, KNOWLEDGE, SOFT_LABELS, ReleaseManifest
+from services.releases.pruning import prune_release, why_kept
+from services.store.backends.base import StoreBackend
+from services.store.snapshots import SnapshotDirectory
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class CleanedUp:
+    """What a clean-up took away; in a dry run, what it would take.
+
+    Attributes:
+        releases: that can serve no more.
+        versions: of the store.
+        snapshots: by name.
+        kept: older releases that stay all the same, and why: `live`, `previous` or `served`.
+    """
+
+    releases: tuple[str, ...]
+    versions: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    kept: Mapping[str, str]
+
+    def figures(self) -> dict[str, object]:
+        return {
+            "releases": list(self.releases),
+            "versions": list(self.versions),
+            "snapshots": list(self.snapshots),
+            "kept": dict(self.kept),
+        }
+
+
+def clean_up(
+    task_directory: Path, backend: StoreBackend, keep: int, *, dry_run: bool = False
+) -> CleanedUp:
+    """Keep the `keep` newest releases, and as many snapshots, beside what serves.
+
+    The caller holds the lock of the task's runs: a version that is built there has no release yet.
+
+    Args:
+        task_directory: holds `releases` and `snapshots`.
+        backend: that holds the store versions.
+        keep: at least 1.
+        dry_run: say what would go, and take nothing.
+
+    Raises:
+        CorruptArtifact: the live pointer cannot be read; nothing is taken away.
+        StorageFull: the disk has no room for a mark.
+        StoreUnavailable: the store does not answer; the next clean-up takes its versions.
+    """
+    releases = ReleaseDirectory(task_directory / "releases")
+    kept_snapshots = SnapshotDirectory(task_directory / "snapshots")
+    live = releases.live()
+    serving = {live.release, live.previous} if live else set()
+    there = releases.list()
+    given_up: list[str] = []
+    kept: dict[str, str] = {}
+    able = [manifest for manifest in there if manifest.can_serve]
+    for manifest in able[:-keep]:
+        give_up = why_kept if dry_run else prune_release
+        if (reason := give_up(releases, manifest.release)) is None:
+            given_up.append(manifest.release)
+        else:
+            kept[manifest.release] = reason
+    if not dry_run:
+        _finish(releases, there)
+    gone = [manifest for manifest in there if manifest not in able or manifest.release in given_up]
+    needed = {manifest.store_version for manifest in there if manifest not in gone}
+    versions = _versions(releases, gone, needed, backend)
+    served = {manifest.store_version for manifest in there if manifest.release in serving}
+    snapshots = _snapshots(kept_snapshots, keep, served)
+    if not dry_run:
+        for version in versions:
+            with suppress(VersionNotFound):  # Somebody else was quicker.
+                backend.delete(version)
+        for name in snapshots:
+            with suppress(SnapshotNotFound):
+                kept_snapshots.delete(name)
+        log.info("cleaned_up", releases=given_up, versions=versions, snapshots=snapshots)
+    return CleanedUp(tuple(given_up), tuple(versions), tuple(snapshots), kept)
+
+
+def clean_up_task(
+    task_directory: Path, store: StoreConfig, keep: int, *, dry_run: bool = False
+) -> CleanedUp:
+    """Clean up where the configuration has the store versions, while no run works there.
+
+    Raises:
+        AlreadyRunning: a run works in the task's directory.
+        As `clean_up` does.
+    """
+    with run_lock(task_directory, hint="Wait for it to end."):
+        backend = open_backend(task_directory, store)
+        try:
+            return clean_up(task_directory, backend, keep, dry_run=dry_run)
+        finally:
+            backend.close()
+
+
+def _finish(releases: ReleaseDirectory, there: Sequence[ReleaseManifest]) -> None:
+    """Take what an earlier clean-up, killed between its mark and its end, has left of a release."""
+    for manifest in there:
+        directory = releases.path(manifest.release)
+        left = any((directory / name).exists() for name in (KNOWLEDGE, SOFT_LABELS, BUNDLE))
+        if manifest.pruned_at is not None and left:
+            prune_release(releases, manifest.release)
+
+
+def _versions(
+    releases: ReleaseDirectory,
+    gone: Sequence[ReleaseManifest],
+    needed: Set[str],
+    backend: StoreBackend,
+) -> list[str]:
+    """The versions that only releases without their files would search."""
+    readable = {manifest.release for manifest in releases.list()}
+    if unreadable := sorted({path.name for path in releases.root.glob("r-*")} - readable):
+        log.warning("versions_left_alone", reason=f"what {unreadable[0]} searches cannot be read")
+        return []
+    searched = {manifest.store_version for manifest in gone} - needed
+    return [found.version for found in backend.versions() if found.version in searched]
+
+
+def _snapshots(directory: SnapshotDirectory, keep: int, serving: Set[str]) -> list[str]:
+    """All but the newest, and the newest one of each version that serves."""
+    there = directory.list()
+    newest = {snapshot.index.version.version: snapshot.name for snapshot in there}
+    stay = {newest[version] for version in serving if version in newest}
+    return [snapshot.name for snapshot in there[:-keep] if snapshot.name not in stay]
