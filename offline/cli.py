@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offline.knowledge.commands import app as knowledge_app
 from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
 
@@ -28,6 +29,7 @@ release_app = typer.Typer(
     help="Releases of a task: list, show, switch, go back.", no_args_is_help=True
 )
 app.add_typer(release_app, name="release")
+app.add_typer(knowledge_app, name="knowledge")
 
 Config = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk).")

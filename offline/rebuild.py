@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from offline.knowledge.in_force import with_edits
 from offline.pipeline.chain import Step, run_lock
 from offline.run import TaskRun
 from offline.stages.index import CANDIDATE
@@ -140,7 +141,9 @@ def _run(task: TaskRun, seed: int, steps: Sequence[Step]) -> Published:
     live = _live(task.directory)
     if live is not None and not any(step.runs for step in steps):
         key = next(step.key for step in steps if step.stage == "index")
-        made = read_release_manifest(task.directory / "stages" / "index" / str(key) / CANDIDATE)
+        kept = task.directory / "stages" / "index" / str(key) / CANDIDATE
+        with with_edits(kept, task.directory) as candidate:
+            made = read_release_manifest(candidate)
         if same_release(made, live):
             with run_lock(task.directory):
                 restore_version(task.directory, task.config.store, live)

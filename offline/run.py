@@ -9,6 +9,7 @@ import structlog
 from rich.console import Console
 
 from offline.configs.run import RunConfig, load_run_config
+from offline.knowledge.in_force import with_edits
 from offline.pipeline.chain import Chain, Step, run_lock
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
@@ -61,14 +62,15 @@ class TaskRun:
                 return None
             started = time.perf_counter()
             metrics = finished.read("evaluate", "metrics.json")["systems"][OURS]
-            published = publish(
-                finished.path("index", CANDIDATE),
-                metrics,
-                PreparedTask.load(finished.path("prepare")).examples("validation"),
-                self.directory,
-                self.config.store,
-                self.config.release,
-            )
+            with with_edits(finished.path("index", CANDIDATE), self.directory) as candidate:
+                published = publish(
+                    candidate,
+                    metrics,
+                    PreparedTask.load(finished.path("prepare")).examples("validation"),
+                    self.directory,
+                    self.config.store,
+                    self.config.release,
+                )
             seconds = time.perf_counter() - started
             self._display.finished("release", round(seconds, 3), published.figures())
             for reason in published.reasons:

@@ -48,6 +48,22 @@ def read_split(
     )
 
 
+def read_items(
+    path: Path, fields: FieldsConfig
+) -> Iterator[tuple[str, str, str | None, str | None]]:
+    """Rows of a file whose labels may be any, or none: where it stands, text, second text, label.
+
+    Raises:
+        InvalidData: as `read_split`, but for the labels.
+    """
+    for where, row in _rows(str(path), Path(), "added"):
+        text, pair, _ = _example(row, fields, None, where)
+        label = row.get(fields.label)
+        if isinstance(label, bool):
+            label = str(label).lower()
+        yield where, text, pair, None if label is None else str(label)
+
+
 def write_examples(table: pa.Table, path: Path) -> None:
     pq.write_table(table, path, compression="zstd")
 

@@ -1,0 +1,171 @@
+"""What a person wants, as an edit of the live release's items: checked as a whole, written nowhere yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from offline.knowledge.additions import (
+    NewItem,
+    check_against_held_out,
+    checked_label,
+    without_duplicates,
+)
+from offline.knowledge.items import Filter, Items
+from offline.knowledge.journal import AddedItem, Edit, RelabelledItem
+from offline.knowledge.sources import Labelling, Sources
+from services.platform.errors import InvalidData, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An edit that was not made yet.
+
+    Attributes:
+        edit: None where there is nothing to do.
+        ids: of the items that are taken out or labelled anew, in the live release.
+        skipped: texts that are knowledge already.
+        warnings: what a person should know.
+    """
+
+    edit: Edit | None
+    ids: tuple[int, ...] = ()
+    skipped: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def draft_addition(
+    items: Items,
+    new: Sequence[NewItem],
+    sources: Sources,
+    *,
+    new_labels: bool,
+    skip_duplicates: bool,
+    ask_labeller: bool,
+) -> Draft:
+    """Add texts.
+
+    Args:
+        items: of the live release.
+        new: texts, with labels or without.
+        sources: that the release came from.
+        new_labels: labels that the release does not have may come in.
+        skip_duplicates: leave out what is knowledge already.
+        ask_labeller: False does without its probabilities.
+
+    Raises:
+        InvalidData: a text or label cannot be used; see `offline.knowledge.additions`. Nothing is added then.
+    """
+    pair = items.knowledge.metadata.pair
+    for item in new:
+        if (item.pair is not None) != pair:
+            raise InvalidData(
+                f"{item.shown} is {'one text' if pair else 'a pair'}, the task's items are "
+                f"{'pairs' if pair else 'single texts'}."
+            )
+        if item.label is None and not ask_labeller:
+            raise InvalidData(
+                f"{item.shown} has no label, and the labeller is not asked.",
+                hint="Give it a label, or leave --no-labeller out.",
+            )
+    labels = items.release.labels
+    named = [
+        None if item.label is None else checked_label(item.label, labels, allow_new=new_labels)
+        for item in new
+    ]
+    by_place = {item.where: label for item, label in zip(new, named, strict=True)}
+    kept, skipped = without_duplicates(new, items.keys, skip=skip_duplicates)
+    warnings = check_against_held_out(kept, sources)
+    if not kept:
+        return Draft(None, skipped=skipped, warnings=tuple(warnings))
+    labeller, given = _asked(
+        sources,
+        [item.text for item in kept],
+        [item.pair or "" for item in kept] if pair else None,
+        ask_labeller,
+    )
+    added = [
+        AddedItem(
+            text=item.text,
+            text_pair=item.pair,
+            label=by_place[item.where],
+            probabilities=probabilities,
+        )
+        for item, probabilities in zip(kept, given, strict=True)
+    ]
+    edit = Edit.now(items.release.edits, labeller=labeller, added=added)
+    return Draft(edit, skipped=skipped, warnings=tuple(warnings))
+
+
+def draft_removal(items: Items, ids: Sequence[int], wanted: Filter, *, purge: bool) -> Draft:
+    """Take items out: those with the ids, those that fit the filter, and their copies.
+
+    Args:
+        items: of the live release.
+        ids: of items.
+        wanted: empty for none.
+        purge: delete their texts from older releases as well; texts that the filter names by key may then be
+            in older ones alone.
+
+    Raises:
+        NotFound: there is no such item, or none that fits.
+        InvalidData: no item would be left.
+    """
+    chosen = {*items.checked(ids), *(items.matching(wanted) if wanted else ())}
+    every = items.keys
+    keys = {every[identity] for identity in chosen}
+    if purge:
+        keys.update(wanted.keys)
+    if not keys:
+        raise NotFound(
+            f"No item of the release {items.release.release} fits.",
+            hint="`retrikt knowledge list` takes the same filters.",
+        )
+    rows = tuple(row for row, key in enumerate(every) if key in keys)
+    if len(rows) == len(every):
+        raise InvalidData(f"All {len(every)} items would be taken out.", hint="Keep some of them.")
+    return Draft(Edit.now(items.release.edits, removed=sorted(keys), purge=purge), rows)
+
+
+def draft_relabelling(
+    items: Items,
+    ids: Sequence[int],
+    label: str,
+    sources: Sources,
+    *,
+    new_labels: bool,
+    ask_labeller: bool,
+) -> Draft:
+    """Give items, and their copies, another label. Arguments as those of `draft_addition`.
+
+    Raises:
+        NotFound: there is no such item.
+        InvalidData: the label cannot be used.
+    """
+    name = checked_label(label, items.release.labels, allow_new=new_labels)
+    every = items.keys
+    keys = list(dict.fromkeys(every[identity] for identity in items.checked(ids)))
+    first = {key: every.index(key) for key in keys}
+    texts = [items.texts[first[key]] for key in keys]
+    pairs = [items.pairs[first[key]] or "" for key in keys]
+    labeller, given = _asked(
+        sources, texts, pairs if items.knowledge.metadata.pair else None, ask_labeller
+    )
+    relabelled = [
+        RelabelledItem(key=key, label=name, probabilities=probabilities)
+        for key, probabilities in zip(keys, given, strict=True)
+    ]
+    rows = tuple(row for row, key in enumerate(every) if key in first)
+    return Draft(Edit.now(items.release.edits, labeller=labeller, relabelled=relabelled), rows)
+
+
+def _asked(
+    sources: Sources, texts: Sequence[str], pairs: Sequence[str] | None, ask: bool
+) -> tuple[str | None, list[dict[str, float] | None]]:
+    if not ask:
+        return None, [None] * len(texts)
+    labelling: Labelling | None = sources.labelling()
+    if labelling is None:
+        raise InvalidData(
+            "The labeller that the live release came from is not here, so the texts get no soft labels.",
+            hint="Edit where the run was made, or say --no-labeller to take the labels as they are given.",
+        )
+    return labelling.identity, list(labelling.probabilities(texts, pairs))

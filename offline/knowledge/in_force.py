@@ -1,0 +1,154 @@
+"""Applying edits to a release's files: to the live ones, when an edit is made, and to a run's, so that they last."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from offline.knowledge.editable import EditableKnowledge, Relabeller
+from offline.knowledge.journal import Edit, Journal, item_keys
+from offline.knowledge.sources import sources_of
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, NotFound
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import (
+    BUNDLE,
+    KNOWLEDGE,
+    SOFT_LABELS,
+    ReleaseManifest,
+    read_release_manifest,
+    write_release_manifest,
+)
+from services.store.knowledge_file import read_knowledge, version_manifest, write_knowledge
+from services.student.bundle import load_bundle
+from services.student.encoder import OnnxEncoder
+
+log = structlog.get_logger(__name__)
+
+
+def edits_in_force(task_directory: Path) -> list[Edit]:
+    """The edits that the live release's knowledge holds, the oldest first.
+
+    Where the live release cannot be read, those that the last edit was made after, and it.
+
+    Raises:
+        CorruptArtifact: the journal cannot be read, or lacks one of them.
+    """
+    journal = Journal(task_directory)
+    releases = ReleaseDirectory(task_directory / "releases")
+    try:
+        pointer = releases.live()
+        ids = () if pointer is None else releases.get(pointer.release).edits
+    except (CorruptArtifact, NotFound) as error:
+        every = journal.read()
+        ids = (*every[-1].after, every[-1].id) if every else ()
+        log.warning("live_release_unreadable", reason=str(error), edits=list(ids))
+    return journal.named(ids)
+
+
+@contextmanager
+def with_edits(candidate: Path, task_directory: Path) -> Iterator[Path]:
+    """The candidate of a release with the edits in force applied; itself where there are none.
+
+    Probabilities that are by another labeller than the candidate's are asked for anew, and added texts that
+    are now rows of the test split are left out.
+
+    Args:
+        candidate: a release's files, as `offline.store.index.write_candidate` lays them out.
+        task_directory: of the task.
+
+    Raises:
+        CorruptArtifact: see `edits_in_force`.
+        IncompatibleArtifacts: the edits are of single texts and the task is of pairs, or the reverse.
+    """
+    edits = edits_in_force(task_directory)
+    if not edits:
+        yield candidate
+        return
+    manifest = read_release_manifest(candidate)
+    sources = sources_of(task_directory, manifest)
+    test = sources.split("test")
+    measured_on = set(item_keys(test["text"].to_pylist(), test["text_pair"].to_pylist()))
+    labelling = sources.labelling()
+    again = None
+    if labelling is not None:
+        again = Relabeller(labelling.identity, labelling.probabilities)
+    with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
+        edited = Path(folder) / "candidate"
+        write_edited(
+            candidate,
+            edited,
+            [_without(edit, measured_on) for edit in edits],
+            edits=[edit.id for edit in edits],
+            again=again,
+        )
+        log.info("edits_applied", edits=len(edits))
+        yield edited
+
+
+def write_edited(
+    source: Path,
+    directory: Path,
+    applied: Sequence[Edit],
+    *,
+    edits: Sequence[str],
+    again: Relabeller | None = None,
+) -> ReleaseManifest:
+    """Write the files of an edited release: the same student, its knowledge with edits applied.
+
+    Args:
+        source: directory of a release, or of a candidate.
+        directory: is made.
+        applied: the edits, in order.
+        edits: ids of all edits that the knowledge then holds.
+        again: asked where an edit's probabilities are by another labeller.
+
+    Raises:
+        InvalidData: no item is left.
+        IncompatibleArtifacts: an edit is of single texts and the task is of pairs, or the reverse.
+    """
+    present = read_release_manifest(source)
+    bundle = load_bundle(source / BUNDLE)
+    encoder = OnnxEncoder.of_bundle(bundle)
+    knowledge = read_knowledge(source / KNOWLEDGE)
+    for edit in applied:
+        if any((item.text_pair is not None) != knowledge.metadata.pair for item in edit.added):
+            raise IncompatibleArtifacts(
+                f"The edit {edit.id} adds {'single texts' if knowledge.metadata.pair else 'pairs'}, "
+                f"the task {present.task} is of {'pairs' if knowledge.metadata.pair else 'single texts'}.",
+                hint="Move the journal of the edits out of the task's directory, or restore the task.",
+            )
+    editable = EditableKnowledge(
+        knowledge,
+        bundle.manifest.labels,
+        lambda texts, pairs: encoder.encode(texts, pairs)[1],
+        again,
+    )
+    for edit in applied:
+        editable.apply(edit)
+    finished = editable.finished()
+    directory.mkdir()
+    shutil.copytree(source / BUNDLE, directory / BUNDLE)
+    write_knowledge(directory / KNOWLEDGE, finished)
+    np.save(directory / SOFT_LABELS, finished.soft_labels.astype(np.float16))
+    return write_release_manifest(
+        directory,
+        task=present.task,
+        labels=finished.metadata.labels,
+        store_version=version_manifest(directory / KNOWLEDGE).version,
+        encoder_fingerprint=present.encoder_fingerprint,
+        items=len(finished),
+        metrics={},
+        edits=edits,
+    )
+
+
+def _without(edit: Edit, keys: set[str]) -> Edit:
+    """The edit without the added texts that have one of these keys."""
+    kept = tuple(item for item in edit.added if item.key not in keys)
+    if len(kept) < len(edit.added):
+        log.warning("test_rows_left_out", edit=edit.id, added=len(edit.added) - len(kept))
+    return edit.model_copy(update={"added": kept})

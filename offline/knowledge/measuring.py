@@ -1,0 +1,177 @@
+"""What an edit does to a release's answers: on held-out rows, and on the labels that came with edits.
+
+Neighbours are searched for exactly, in the knowledge file itself: no store version has to be built to judge it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.knowledge.journal import item_keys
+from offline.store.gate import ROUNDING, ReleaseConfig, reasons_against
+from offline.student.mixing_fit import nearest_items
+from offline.tasks.prepared import Examples
+from offline.teacher.near_duplicates import jaccard_similarity, shingles
+from offline.teacher.quality import QualityConfig
+from services.releases.manifest import BUNDLE, KNOWLEDGE
+from services.store.knowledge_file import Knowledge, read_knowledge
+from services.student.bundle import BundleManifest, load_bundle
+from services.student.encoder import OnnxEncoder
+from services.student.mixing import mix
+
+
+@dataclass(frozen=True, slots=True)
+class Recall:
+    """How often the rows of a label are answered with it.
+
+    Attributes:
+        rows: of the label.
+        recall: share of them.
+    """
+
+    rows: int
+    recall: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """A release's answers.
+
+    Attributes:
+        labels: of the release.
+        held_out: (n,) answers on the held-out rows, as positions in `labels`.
+        left_out: of each label that the student does not know: its items, each without itself and its like.
+    """
+
+    labels: tuple[str, ...]
+    held_out: NDArray[np.int64]
+    left_out: Mapping[str, Recall]
+
+    def accuracy(self, held_out: Examples) -> float:
+        """Share of right answers on the held-out rows that it was asked about."""
+        right = [
+            self.labels[answer] == label
+            for answer, label in zip(self.held_out, held_out.labels or [], strict=True)
+        ]
+        return float(np.mean(right))
+
+
+def measure(release: Path, held_out: Examples) -> Measured:
+    """Ask a release about held-out rows, and about the items of the labels that came with edits.
+
+    Args:
+        release: directory of the release, or of a candidate.
+        held_out: rows that are not knowledge.
+    """
+    bundle = load_bundle(release / BUNDLE)
+    encoder = OnnxEncoder.of_bundle(bundle)
+    knowledge = read_knowledge(release / KNOWLEDGE)
+    asked = _Asked(encoder, bundle.manifest, knowledge)
+    return Measured(
+        labels=knowledge.metadata.labels,
+        held_out=asked.answers(held_out.texts, held_out.pairs),
+        left_out=_left_out(asked, bundle.manifest.labels, knowledge),
+    )
+
+
+def reasons(
+    candidate: Measured, live: Measured, held_out: Examples, config: ReleaseConfig
+) -> tuple[str, ...]:
+    """Why an edited release should not go live; empty when nothing speaks against it.
+
+    As for any release, accuracy and the recall of each label on the held-out rows must not fall too far. A label
+    that came with edits has no held-out rows: its own items stand for them, left out one at a time. A new
+    one has to be found often enough (`added_recall`), one that was there before must not lose too much.
+    """
+    places = np.array(
+        [candidate.labels.index(name) if name in candidate.labels else -1 for name in live.labels]
+    )
+    gold = np.array([candidate.labels.index(name) for name in held_out.labels or []], np.int64)
+    found = reasons_against(
+        candidate.held_out, places[live.held_out], gold, candidate.labels, config
+    )
+    return (*found, *_reasons_of_labels(candidate.left_out, live.left_out, config))
+
+
+def _reasons_of_labels(
+    candidate: Mapping[str, Recall], live: Mapping[str, Recall], config: ReleaseConfig
+) -> list[str]:
+    found = []
+    for label, now in candidate.items():
+        if now.rows < config.label_rows:
+            continue
+        before = live.get(label)
+        how = (
+            f"of the {now.rows} items of {label!r}, each looked up without itself, {now.recall:.2f}"
+        )
+        if before is None or before.rows < config.label_rows:
+            if now.recall < config.added_recall - ROUNDING:
+                found.append(f"{how} are recognised, less than the {config.added_recall} asked for")
+        elif before.recall - now.recall > config.label_drop + ROUNDING:
+            found.append(
+                f"{how} are recognised, where it was {before.recall:.2f}: more than the allowed drop "
+                f"of {config.label_drop}"
+            )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A student and its knowledge, asked as the server asks them."""
+
+    encoder: OnnxEncoder
+    bundle: BundleManifest
+    knowledge: Knowledge
+
+    def answers(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        excluded: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
+        """(n,) positions of the most probable labels; `excluded` (n, items) is not to be found."""
+        if not texts:
+            return np.empty(0, np.int64)
+        logits, queries = self.encoder.encode(texts, pairs)
+        # The server's soft labels are float16.
+        soft = self.knowledge.soft_labels.astype(np.float16).astype(np.float32)
+        similarities, labels = nearest_items(
+            queries, self.knowledge.vectors, soft, self.bundle.mixing.k, excluded
+        )
+        found: NDArray[np.int64] = mix(
+            logits, similarities, labels, self.bundle.mixing
+        ).probabilities.argmax(1)
+        return found
+
+
+def _left_out(asked: _Asked, known: Sequence[str], knowledge: Knowledge) -> dict[str, Recall]:
+    labels = knowledge.metadata.labels
+    named = knowledge.table["label"].to_pylist()
+    found = {}
+    for position, label in list(enumerate(labels))[len(known) :]:
+        rows = [row for row, name in enumerate(named) if name == label]
+        if not rows:
+            continue
+        texts = knowledge.table["text"].take(rows).to_pylist()
+        pairs = knowledge.table["text_pair"].take(rows).to_pylist()
+        excluded = np.zeros((len(rows), len(knowledge)), dtype=bool)
+        excluded[:, rows] = _alike(texts, pairs)
+        answers = asked.answers(texts, pairs if knowledge.metadata.pair else None, excluded)
+        found[label] = Recall(len(rows), float(np.mean(answers == position)))
+    return found
+
+
+def _alike(texts: Sequence[str], pairs: Sequence[str | None]) -> NDArray[np.bool_]:
+    """(n, n): which texts are one another, or have nearly one another's wording."""
+    keys = np.array(item_keys(texts, pairs))
+    alike: NDArray[np.bool_] = keys[:, None] == keys[None, :]
+    forms = [shingles(f"{text}{pair or ''}") for text, pair in zip(texts, pairs, strict=True)]
+    least = QualityConfig().jaccard
+    for row, form in enumerate(forms):
+        for other in range(row):
+            if not alike[row, other] and jaccard_similarity(form, forms[other]) >= least:
+                alike[row, other] = alike[other, row] = True
+    return alike

@@ -1,0 +1,166 @@
+"""Deleting texts for good: from kept releases and store versions, snapshots, finished stages and the journal.
+
+The live release does not hold them any more when this begins. Texts are told by key alone, so that a purge that
+was cut short is finished from the journal. What lies outside of the task's directory (the files that the task's
+data came from, copies of snapshots) is not touched.
+"""
+
+from collections.abc import Collection
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import structlog
+
+from offline.knowledge.journal import Journal, item_keys
+from offline.store.config import StoreConfig
+from offline.store.publish import open_backend
+from services.platform.errors import CorruptArtifact, SnapshotNotFound, VersionNotFound
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import KNOWLEDGE, ReleaseManifest
+from services.store.snapshots import SnapshotDirectory
+
+log = structlog.get_logger(__name__)
+
+# Made from the texts of a run, without a column to find one in.
+_SHEETS = ("stages/**/samples.md", "report.html")
+
+
+@dataclass(frozen=True, slots=True)
+class Purged:
+    """What was deleted.
+
+    Attributes:
+        releases: that can never serve again.
+        versions: of the store.
+        snapshots: by name.
+        files: of finished stages and reports, relative to the task's directory; a later run makes them anew.
+        journal: items taken out of earlier edits.
+    """
+
+    releases: tuple[str, ...]
+    versions: tuple[str, ...]
+    snapshots: tuple[str, ...]
+    files: tuple[str, ...]
+    journal: int
+
+
+def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Purged:
+    """Delete the items with these keys from everything in a task's directory but the live release.
+
+    Repeating it finishes what was cut short.
+
+    Args:
+        task_directory: of the task; the caller holds the lock of its runs.
+        keys: of the texts.
+        store: where the store versions are.
+
+    Raises:
+        StoreUnavailable: the store does not answer; the same call carries on later.
+    """
+    wanted = set(keys)
+    releases = ReleaseDirectory(task_directory / "releases")
+    live = releases.live()
+    held = [
+        manifest
+        for manifest in releases.list()
+        if (live is None or manifest.release != live.release)
+        and _release_holds(releases.root / manifest.release, manifest, wanted)
+    ]
+    for manifest in held:
+        releases.purge(manifest.release)
+    # Those that an earlier purge marked may still have their version, if it was cut short.
+    marked = [manifest for manifest in releases.list() if manifest.purged_at is not None]
+    needed = {manifest.store_version for manifest in releases.list() if manifest not in marked}
+    gone = {manifest.store_version for manifest in marked} - needed
+    versions = _delete_versions(task_directory, gone, store)
+    snapshots = _delete_snapshots(task_directory, gone)
+    files = _delete_files(task_directory, wanted)
+    journal = Journal(task_directory).finish_purge(wanted)
+    found = Purged(
+        tuple(manifest.release for manifest in held), versions, snapshots, files, journal
+    )
+    log.info("purged", releases=len(held), versions=len(versions), files=len(files))
+    return found
+
+
+def unfinished(task_directory: Path) -> set[str]:
+    """Keys of the texts whose purge was asked for and not finished."""
+    return {
+        key
+        for edit in Journal(task_directory).read()
+        if edit.purge == "asked"
+        for key in edit.removed
+    }
+
+
+def _release_holds(path: Path, manifest: ReleaseManifest, keys: set[str]) -> bool:
+    """Whether a release holds one of the texts; a damaged one that may is taken to."""
+    knowledge = path / KNOWLEDGE
+    if not knowledge.exists():
+        return False
+    try:
+        return _holds(knowledge, keys)
+    except CorruptArtifact:
+        log.warning("release_unreadable", release=manifest.release)
+        return True
+
+
+def _holds(path: Path, keys: set[str]) -> bool:
+    """Whether a Parquet file with texts holds one of them. Raises CorruptArtifact."""
+    try:
+        names = pq.read_schema(path).names
+        if "text" not in names:
+            return False
+        columns = [name for name in ("text", "text_pair") if name in names]
+        table = pq.read_table(path, columns=columns)
+    except (pa.ArrowException, OSError) as error:
+        raise CorruptArtifact(f"{path} cannot be read: {error}") from error
+    pairs = table["text_pair"].to_pylist() if "text_pair" in columns else None
+    return not keys.isdisjoint(item_keys(table["text"].to_pylist(), pairs))
+
+
+def _delete_versions(
+    task_directory: Path, versions: Collection[str], store: StoreConfig
+) -> tuple[str, ...]:
+    if not versions:
+        return ()
+    deleted = []
+    backend = open_backend(task_directory, store)
+    try:
+        for version in sorted(versions):
+            with suppress(VersionNotFound):
+                backend.delete(version)
+                deleted.append(version)
+    finally:
+        backend.close()
+    return tuple(deleted)
+
+
+def _delete_snapshots(task_directory: Path, versions: Collection[str]) -> tuple[str, ...]:
+    directory = SnapshotDirectory(task_directory / "snapshots")
+    deleted = []
+    for snapshot in directory.list():
+        if snapshot.index.version.version in versions:
+            with suppress(SnapshotNotFound):
+                directory.delete(snapshot.name)
+                deleted.append(snapshot.name)
+    return tuple(deleted)
+
+
+def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:
+    deleted = []
+    for path in sorted((task_directory / "stages").rglob("*.parquet")):
+        try:
+            holds = _holds(path, keys)
+        except CorruptArtifact:
+            holds = True
+        if holds:
+            deleted.append(path)
+    if deleted:
+        deleted += [path for pattern in _SHEETS for path in sorted(task_directory.glob(pattern))]
+    for path in deleted:
+        path.unlink(missing_ok=True)
+    return tuple(str(path.relative_to(task_directory)) for path in deleted)

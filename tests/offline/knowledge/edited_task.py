@@ -1,0 +1,103 @@
+"""A task's directory with one tiny release, live, and the stages that it came from, as far as edits read them."""
+
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+
+from offline.pipeline.manifest import MANIFEST, StageManifest, hash_files, hash_json
+from offline.store.config import StoreConfig
+from offline.store.gate import ReleaseConfig
+from offline.store.publish import publish
+from offline.tasks.examples import SCHEMA, write_examples
+from offline.tasks.prepared import Examples
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import ReleaseManifest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "student"))
+
+from tiny_release import LABELS, sentences, write_release
+
+PHONES = tuple(
+    f"{first} {second} please"
+    for first, second in (
+        ("mobile", "handset"),
+        ("ringing", "handset"),
+        ("smartphone", "sim"),
+        ("dialling", "tone"),
+        ("voicemail", "greeting"),
+        ("roaming", "abroad"),
+    )
+)
+"""Texts of words that the student does not know: near one another, and far from what it knows."""
+
+TEST_ROW = "toner jam with the pages"
+
+
+def build(directory: Path) -> Path:
+    """The candidate of a release in `stages/index`, published; rows to measure on in `stages/prepare`."""
+    index = directory / "stages" / "index" / "key"
+    (index / "candidate").mkdir(parents=True)
+    write_release(index / "candidate")
+    prepare = directory / "stages" / "prepare" / "key"
+    prepare.mkdir(parents=True)
+    for split, rows in (("validation", sentences(30, seed=9)), ("test", [(TEST_ROW, 1)])):
+        write_examples(
+            pa.table(
+                {
+                    "text": [text for text, _ in rows],
+                    "text_pair": pa.nulls(len(rows), pa.string()),
+                    "label": [LABELS[label] for _, label in rows],
+                },
+                SCHEMA,
+            ),
+            prepare / f"{split}.parquet",
+        )
+    student = directory / "stages" / "student" / "key"
+    student.mkdir(parents=True)
+    told = finish(prepare, {})
+    finish(index, {"student": finish(student, {"prepare": told, "labeller": "none"})})
+    publish(
+        index / "candidate", {"accuracy": 0.5}, Examples([], None, []), directory, StoreConfig(),
+        ReleaseConfig(),
+    )  # fmt: skip
+    return directory
+
+
+def finish(stage: Path, inputs: dict[str, str]) -> str:
+    """Write a stage's manifest; its content's hash."""
+    files = hash_files(stage)
+    manifest = StageManifest(
+        stage=stage.parent.name, key=stage.name, seed=0, inputs=inputs, config={}, code="",
+        files=files, content=hash_json([stage.parent.name, files]), metrics={}, seconds=0.0,
+        peak_memory_bytes=0, created_at="2026-01-01T00:00:00+00:00", versions={},
+    )  # fmt: skip
+    (stage / MANIFEST).write_text(manifest.model_dump_json())
+    return manifest.content
+
+
+def candidate(task: Path) -> Path:
+    return task / "stages" / "index" / "key" / "candidate"
+
+
+def live(task: Path) -> ReleaseManifest:
+    releases = ReleaseDirectory(task / "releases")
+    pointer = releases.live()
+    assert pointer is not None
+    return releases.get(pointer.release)
+
+
+def state(task: Path) -> dict[str, bytes]:
+    """Every file below a directory but locks, and what is in it."""
+    paths = sorted(path for path in task.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(task)): path.read_bytes()
+        for path in paths
+        if path.name not in (".lock", ".rebuild.lock")
+    }
+
+
+def copy(task: Path, directory: Path) -> Path:
+    shutil.copytree(task, directory)
+    return directory

@@ -1,0 +1,274 @@
+"""Edits: the next release holds them, a bad one is refused, a wrong one writes nothing, and runs keep them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edited_task import PHONES, TEST_ROW, candidate, live, state
+
+from offline.knowledge.additions import NewItem, read_additions
+from offline.knowledge.drafts import (
+    Draft,
+    draft_addition,
+    draft_relabelling,
+    draft_removal,
+)
+from offline.knowledge.editing import EditSettings, edit_knowledge
+from offline.knowledge.in_force import edits_in_force, with_edits
+from offline.knowledge.items import Filter, Items
+from offline.knowledge.journal import JOURNAL, item_keys
+from offline.knowledge.outcome import Edited
+from offline.knowledge.sources import Sources
+from offline.pipeline.chain import run_lock
+from offline.store.publish import same_release
+from offline.tasks.config import FieldsConfig
+from services.platform.errors import (
+    AlreadyRunning,
+    InvalidData,
+    InvalidInput,
+    NotFound,
+    ReleasePurged,
+    RetriktError,
+)
+from services.releases.directory import ReleaseDirectory
+from services.releases.manifest import KNOWLEDGE, read_release_manifest
+
+NOTHING = Filter()
+KNOWN = "locked account please help"
+
+
+def add(
+    task: Path, *rows: tuple[str, str | None], new_labels: bool = True, **settings: bool
+) -> Edited:
+    new = [NewItem(f"row {n}", text, None, label) for n, (text, label) in enumerate(rows, start=1)]
+
+    def draft(items: Items, sources: Sources) -> Draft:
+        return draft_addition(
+            items, new, sources, new_labels=new_labels, skip_duplicates=False, ask_labeller=False
+        )
+
+    return edit_knowledge(task, draft, EditSettings(**settings))
+
+
+def add_phones(task: Path) -> Edited:
+    return add(task, *((text, "phone") for text in PHONES))
+
+
+def remove(
+    task: Path, *ids: int, wanted: Filter = NOTHING, purge: bool = False, of: str | None = None
+) -> Edited:
+    def draft(items: Items, _: Sources) -> Draft:
+        return draft_removal(items, ids, wanted, purge=purge)
+
+    return edit_knowledge(task, draft, EditSettings(), ids_of=of, by_id=bool(ids))
+
+
+def relabel(task: Path, *ids: int, label: str) -> Edited:
+    def draft(items: Items, sources: Sources) -> Draft:
+        return draft_relabelling(items, ids, label, sources, new_labels=True, ask_labeller=False)
+
+    return edit_knowledge(task, draft, EditSettings())
+
+
+def test_a_new_label_comes_after_the_student_s_and_is_recognised(task: Path) -> None:
+    before = Items.of(task)
+    made = add_phones(task)
+    assert made.outcome == "activated", made.reasons
+    assert made.new_labels == ("phone",)
+    assert made.left_out == {"phone": {"rows": len(PHONES), "recall": 1.0}}
+    assert made.held_out == {"rows": 30, "accuracy": 1.0, "live_accuracy": 1.0}
+    release, items = live(task), Items.of(task)
+    assert release.labels == (*before.release.labels, "phone")
+    assert (release.release, release.store_version) == (made.release, made.store_version)
+    assert release.edits == (made.edit,)
+    assert items.texts == [*before.texts, *PHONES]
+    assert [items.texts[row] for row in made.added] == list(PHONES)
+    assert items.origins[60:] == ["manual"] * len(PHONES)
+    np.testing.assert_array_equal(
+        items.knowledge.soft_labels[:60, :3], before.knowledge.soft_labels
+    )
+    assert (items.knowledge.soft_labels[60:].argmax(1) == 3).all()
+
+
+def test_a_later_run_that_makes_the_same_knowledge_makes_the_edited_release(task: Path) -> None:
+    add_phones(task)
+    relabel(task, 0, label="network")
+    remove(task, 5, 61)
+    edited = live(task)
+    with with_edits(candidate(task), task) as again:
+        made = read_release_manifest(again)
+    assert made.release == edited.release
+    assert made.edits == edited.edits
+    assert same_release(made, edited)
+
+
+def test_going_back_to_a_release_goes_back_to_its_edits(task: Path) -> None:
+    add_phones(task)
+    ReleaseDirectory(task / "releases").rollback()
+    assert edits_in_force(task) == []
+    with with_edits(candidate(task), task) as made:
+        assert made == candidate(task)
+
+
+def test_where_the_live_release_is_damaged_the_last_edits_stay_in_force(task: Path) -> None:
+    made = add_phones(task)
+    (task / "releases" / str(made.release) / "manifest.json").write_text("{")
+    assert [edit.id for edit in edits_in_force(task)] == [made.edit]
+
+
+@pytest.mark.parametrize(
+    ("rows", "new_labels", "said"),
+    [
+        ([("locked  Account, please help", "login")], False, "is item"),
+        ([("a new text", "login"), ("A new text!", "login")], False, "given twice"),
+        ([(TEST_ROW.upper(), "printer")], False, "rows of the test split"),
+        ([("a new text", "pinter")], False, "Did you mean 'printer'"),
+        ([("a new text", "  ")], True, "cannot be used"),
+        ([("a new text", "two\nlines")], True, "cannot be used"),
+        ([("a new text", None)], True, "has no label"),
+    ],
+)
+def test_what_cannot_be_added_is_told_and_nothing_is_written(
+    built: Path, rows: list[tuple[str, str | None]], new_labels: bool, said: str
+) -> None:
+    items = Items.of(built)
+    rows = [(items.texts[0] if text.startswith("locked") else text, label) for text, label in rows]
+    before = state(built)
+    with pytest.raises(InvalidData, match=said):
+        add(built, *rows, new_labels=new_labels)
+    assert state(built) == before
+
+
+def test_an_unknown_id_or_another_release_s_ids_are_refused_and_nothing_is_written(
+    built: Path,
+) -> None:
+    before = state(built)
+    with pytest.raises(NotFound, match="no item 60"):
+        remove(built, 60)
+    with pytest.raises(InvalidInput, match="the live one is"):
+        remove(built, 3, of="r-000000000000")
+    with pytest.raises(NotFound, match="fits"):
+        remove(built, wanted=Filter(contains="zebra"))
+    with pytest.raises(InvalidData, match="All 60 items"):
+        remove(built, wanted=Filter(origins=["generated"]))
+    assert state(built) == before
+
+
+def test_a_row_without_text_is_told_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"text": "fine", "label": "x"}\n{"text": " "}\n')
+    with pytest.raises(InvalidData, match="line 2: the field 'text' is empty"):
+        read_additions(path, FieldsConfig())
+
+
+def test_a_dry_run_tells_and_writes_nothing(built: Path) -> None:
+    before = state(built)
+    planned = add(built, (PHONES[0], "phone"), dry_run=True)
+    assert (planned.outcome, planned.added, planned.new_labels) == ("planned", (60,), ("phone",))
+    assert state(built) == before
+
+
+def test_a_new_label_that_is_not_recognised_is_refused_and_the_live_release_stays(
+    task: Path,
+) -> None:
+    before = live(task).release
+    # What they say is, to the student, what its own labels are about.
+    texts = ("printer paper", "wifi slow", "login reset", "toner print", "vpn cable", "my password")
+    made = add(task, *((text, "mixed") for text in texts))
+    assert (made.outcome, live(task).release, made.live) == ("refused", before, before)
+    assert made.exit_status == 9
+    assert "'mixed'" in made.reasons[0]
+    # What a person makes live all the same has its edit in the journal.
+    ReleaseDirectory(task / "releases").activate(str(made.release))
+    assert [edit.id for edit in edits_in_force(task)] == [made.edit]
+
+
+def test_labels_that_turn_the_held_out_rows_are_refused(task: Path) -> None:
+    login = Items.of(task).matching(Filter(labels=["login"]))
+    made = relabel(task, *login, label="phone")
+    assert made.outcome == "refused"
+    assert "held-out rows fell" in made.reasons[0]
+
+
+def test_relabelling_honours_the_person_and_taking_a_label_s_items_out_takes_it_away(
+    task: Path,
+) -> None:
+    add_phones(task)
+    made = relabel(task, 0, label="phone")
+    items = Items.of(task)
+    assert (made.relabelled, items.labels[0]) == ((0,), "phone")
+    assert items.knowledge.soft_labels[0].argmax() == 3
+    made = remove(task, wanted=Filter(labels=["phone"]))
+    assert made.gone_labels == ("phone",)
+    assert len(made.removed) == len(PHONES) + 1
+    assert live(task).labels == ("login", "printer", "network")
+
+
+def test_an_edit_that_is_undone_comes_back_to_the_release_with_its_figures(task: Path) -> None:
+    first = live(task)
+    add_phones(task)
+    made = remove(task, wanted=Filter(labels=["phone"]))
+    assert made.release == first.release
+    assert live(task).metrics["accuracy"] == 0.5
+    assert len(live(task).edits) == 2
+
+
+def test_no_edit_is_made_while_a_run_works_in_the_directory(task: Path) -> None:
+    with run_lock(task), pytest.raises(AlreadyRunning):
+        add_phones(task)
+
+
+def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path) -> None:
+    secret = "the secret of Alice"
+    first = live(task)
+    made = add(task, (secret, "login"))
+    assert made.outcome == "activated", made.reasons
+    releases = ReleaseDirectory(task / "releases")
+    purged = remove(task, wanted=Filter(keys=item_keys([secret.upper()], None)), purge=True)
+    assert purged.outcome == "activated", purged.reasons
+    assert purged.purged is not None
+    assert purged.purged["releases"] == (made.release,)
+    assert purged.purged["versions"] == (made.store_version,)
+    with pytest.raises(ReleasePurged, match="was purged"):
+        releases.rollback()
+    with pytest.raises(ReleasePurged):
+        releases.activate(str(made.release))
+    assert not (task / "releases" / str(made.release) / KNOWLEDGE).exists()
+    assert not (task / "store" / str(made.store_version)).exists()
+    assert not [name for name, content in state(task).items() if b"secret of Alice" in content]
+    # Everything else can.
+    assert releases.activate(first.release).release == first.release
+
+
+def test_a_purge_that_was_cut_short_is_finished_by_the_next_edit(task: Path) -> None:
+    made = add(task, (KNOWN, "login"))
+    remove(task, *made.added)
+    journal = task / JOURNAL
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    lines[-1]["purge"] = "asked"
+    journal.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    # Ids may be others than the person saw before.
+    with pytest.raises(InvalidInput, match="finished just now"):
+        remove(task, 0)
+    assert KNOWN not in journal.read_text()
+    with pytest.raises(ReleasePurged):
+        ReleaseDirectory(task / "releases").activate(str(made.release))
+    assert remove(task, 0).outcome == "activated"
+
+
+def test_a_text_of_older_releases_alone_is_purged_without_a_new_release(task: Path) -> None:
+    made = add(task, (KNOWN, "login"))
+    remove(task, *made.added)
+    serves = live(task).release
+    purged = remove(task, wanted=Filter(keys=item_keys([KNOWN], None)), purge=True)
+    assert (purged.outcome, live(task).release) == ("nothing", serves)
+    assert purged.purged is not None
+    assert purged.purged["releases"] == (made.release,)
+    assert replace(purged, seconds=0.0).exit_status == 0
+
+
+def test_every_error_is_one_of_ours(built: Path) -> None:
+    with pytest.raises(RetriktError):
+        Items.of(built, "r-nothing")
