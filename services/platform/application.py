@@ -1,4 +1,4 @@
-"""The shell that both services stand in: errors, request ids, body limit, metrics, health, headers."""
+"""The shell that both services stand in: errors, request ids, body limit, metrics, traces, health, headers."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -16,6 +16,7 @@ from services.platform.http import (
 )
 from services.platform.metrics import Metrics, MetricsMiddleware, route_of
 from services.platform.settings import ServiceSettings
+from services.platform.tracing import UNTRACED_SERVICE, TracedRequests, Tracing
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
@@ -31,6 +32,7 @@ def create_service(
     ready: Check,
     info: Check,
     lifespan: Lifespan | None = None,
+    tracing: Tracing | None = None,
     exposed_headers: Sequence[str] = (),
 ) -> FastAPI:
     """An application with a service's own routes and everything that all services answer alike.
@@ -42,6 +44,7 @@ def create_service(
         routers: the service's own routes.
         ready, info: see `services.platform.health.health_router`.
         lifespan: opened before the first request, closed after the last.
+        tracing: records requests; stays the caller's to close.
         exposed_headers: of answers, that pages of other origins may read.
     """
     app = FastAPI(
@@ -50,6 +53,7 @@ def create_service(
         description=description,
         lifespan=lifespan,
         default_response_class=JsonResponse,
+        telemetry=tracing.telemetry() if tracing else UNTRACED_SERVICE,
         docs_url=None,
         redoc_url=None,
     )
@@ -72,4 +76,6 @@ def create_service(
         exposed = (REQUEST_ID_HEADER, "retry-after", *exposed_headers)
         allow_origins(app, settings.cors_origins, exposed)
     app.add_middleware(MetricsMiddleware, metrics=metrics)
+    if tracing is not None:
+        app.add_middleware(TracedRequests, tracing=tracing)
     return app

@@ -28,6 +28,7 @@ from services.platform.errors import (
     TimedOut,
 )
 from services.platform.metrics import GONE, OUTCOME, route_of
+from services.platform.spans import note
 
 log = structlog.get_logger(__name__)
 
@@ -44,11 +45,13 @@ class JsonResponse(JSONResponse):
 
 def error_response(error: RetriktError) -> JsonResponse:
     """The answer that an error gives a client."""
+    note(code=error.code)
     return JsonResponse(error_body(error), status_code=error.status, headers=_headers(error))
 
 
 def inference_error_response(error: RetriktError) -> JsonResponse:
     """The same as the open inference protocol v2 has it: `{"error"}`, 400 for a faulty request."""
+    note(code=error.code)
     status = 400 if error.status == 422 else error.status
     return JsonResponse({"error": str(error)}, status_code=status, headers=_headers(error))
 

@@ -8,12 +8,14 @@ import orjson
 import structlog
 
 from services.platform.settings import LogLevel
+from services.platform.spans import ids_in_log
 
 
 def configure_logs(service: str, level: LogLevel = "info") -> None:
     """Send this process's events, and those of the standard library's loggers, to standard error as JSON.
 
-    Every line has `event`, `level`, `timestamp` (UTC, ISO 8601), `logger` and `service`.
+    Every line has `event`, `level`, `timestamp` (UTC, ISO 8601), `logger` and `service`; within a request that
+    is traced, `trace_id` and `span_id` too.
 
     Args:
         service: name of the service, in every line.
@@ -29,6 +31,7 @@ def configure_logs(service: str, level: LogLevel = "info") -> None:
 
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        ids_in_log,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_service,

@@ -1,6 +1,7 @@
 """Prometheus metrics: one registry an application, requests counted once by route and outcome."""
 
 import time
+from importlib.metadata import version
 
 from fastapi import APIRouter, Response
 from prometheus_client import (
@@ -9,6 +10,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    ProcessCollector,
     generate_latest,
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,11 +34,21 @@ class Metrics:
         requests: `retrikt_<service>_requests_total{route, outcome}`; outcome is `ok`, an error's code, or `GONE`.
         seconds: `retrikt_<service>_request_seconds{route}`.
         in_flight: `retrikt_<service>_requests_in_flight`.
+
+    Also `retrikt_<service>_build_info{version}`, and what the process takes (`process_…`, on Linux).
     """
 
     def __init__(self, service: str) -> None:
         self.service = service
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Gauge(
+            f"retrikt_{service}_build_info",
+            "1 for the version that runs.",
+            ["version"],
+            registry=self.registry,
+        )
+        build.labels(version("retrikt")).set(1)
         self.requests = Counter(
             f"retrikt_{service}_requests",
             "Requests by route and outcome (ok, or the code of the error).",

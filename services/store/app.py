@@ -7,16 +7,17 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
-from prometheus_client import Gauge
 
 from services.platform.application import create_service
 from services.platform.auth import Keys
 from services.platform.errors import InvalidConfig
-from services.platform.metrics import Metrics
 from services.platform.server import serve
+from services.platform.tracing import Tracing, open_tracing
 from services.releases.directory import ReleaseDirectory
+from services.releases.live_metric import LiveRelease
 from services.store.backends.base import StoreBackend
 from services.store.knowledge_store import KnowledgeStore
+from services.store.metrics import StoreMetrics
 from services.store.release_routes import release_router
 from services.store.routes import store_router
 from services.store.settings import StoreSettings
@@ -30,11 +31,12 @@ DESCRIPTION = "Finds the knowledge items nearest to a student's query vectors, i
 _WAITING_SWITCHES = 8
 
 
-def create_app(settings: StoreSettings) -> FastAPI:
+def create_app(settings: StoreSettings, tracing: Tracing | None = None) -> FastAPI:
     """The application; the backend is closed after its last request.
 
     Args:
         settings: which backend, where its versions are, limits, keys.
+        tracing: records requests, and is closed with the application.
 
     Raises:
         InvalidConfig: a key is none, or others than this machine could write without one.
@@ -47,13 +49,10 @@ def create_app(settings: StoreSettings) -> FastAPI:
     switches = Workers(1, _WAITING_SWITCHES, settings.request_timeout_seconds)
     # Snapshots are made and restored one at a time: a second one is asked to come back later.
     slow = Workers(1, 1)
-    metrics = Metrics("store")
-    waiting = Gauge(
-        "retrikt_store_waiting",
-        "Calls of the backend that run or wait.",
-        registry=metrics.registry,
-    )
-    waiting.set_function(lambda: workers.waiting)
+    metrics = StoreMetrics(settings.max_waiting)
+    metrics.waiting.set_function(lambda: workers.waiting)
+    if settings.releases is not None:
+        LiveRelease("store", ReleaseDirectory(settings.releases), metrics.requests.registry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -64,6 +63,8 @@ def create_app(settings: StoreSettings) -> FastAPI:
             switches.close()
             slow.close()
             store.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     async def ready() -> dict[str, Any]:
         # Ready with or without versions, as the first comes with the first release; and past the
@@ -91,15 +92,16 @@ def create_app(settings: StoreSettings) -> FastAPI:
         version=version("retrikt"),
         description=DESCRIPTION,
         settings=settings,
-        metrics=metrics,
+        metrics=metrics.requests,
         routers=[
-            store_router(store, workers, settings, keys),
+            store_router(store, workers, settings, keys, metrics),
             release_router(store, workers, switches, settings, keys),
             snapshot_router(store, workers, slow, settings, keys),
         ],
         ready=ready,
         info=info,
         lifespan=lifespan,
+        tracing=tracing,
     )
 
 
@@ -143,4 +145,4 @@ def open_backend(settings: StoreSettings) -> StoreBackend:
 
 def run(settings: StoreSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
     """Serve until SIGTERM, then finish the requests under way; see `services.platform.server.serve`."""
-    serve(lambda: create_app(settings), settings, on_bound=on_bound)
+    serve(lambda: create_app(settings, open_tracing("retrikt-store")), settings, on_bound=on_bound)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import orjson
 from numpy.typing import NDArray
+from opentelemetry.trace import SpanKind
 from pydantic import ValidationError
 
 from services.platform.errors import (
@@ -26,6 +27,7 @@ from services.platform.errors import (
     StoreUnavailable,
     VersionNotFound,
 )
+from services.platform.spans import span, traceparent
 from services.store.backends.base import (
     Hits,
     StoreBackend,
@@ -231,7 +233,10 @@ class HttpStoreClient:
         self, method: str, path: str, body: bytes | None, timeout: float | None
     ) -> dict[str, Any]:
         seconds = self._timeout if timeout is None else timeout
-        status, content = self._http.call(method, path, body, seconds)
+        about = {"http.request.method": method, "url.full": self._url + path}
+        with span(f"{method} {path}", SpanKind.CLIENT, **about) as call:
+            status, content = self._http.call(method, path, body, seconds, headers=traceparent())
+            call.set_attribute("http.response.status_code", status)
         try:
             answer = orjson.loads(content)
             if not isinstance(answer, dict):

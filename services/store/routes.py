@@ -1,5 +1,6 @@
 """Routes of the store service that read: search a version, list versions, look items up, figures."""
 
+import time
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -13,8 +14,10 @@ from services.platform.auth import Keys, requires
 from services.platform.deadline import Deadlines
 from services.platform.errors import BatchTooLarge, InvalidRequest
 from services.platform.http import JsonResponse
+from services.platform.spans import note, span
 from services.store.backends.base import VersionManifest
 from services.store.knowledge_store import KnowledgeStore
+from services.store.metrics import StoreMetrics
 from services.store.schemas import (
     ErrorAnswer,
     Item,
@@ -49,7 +52,11 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def store_router(
-    store: KnowledgeStore, workers: Workers, settings: StoreSettings, keys: Keys
+    store: KnowledgeStore,
+    workers: Workers,
+    settings: StoreSettings,
+    keys: Keys,
+    metrics: StoreMetrics,
 ) -> APIRouter:
     """The routes under `/v1/versions`; the store is called from worker threads."""
     router = APIRouter(tags=["store"], responses=ERRORS)
@@ -83,14 +90,21 @@ def store_router(
         if query.with_items:
             keys.check(request.headers.get("authorization"), "text")
         vectors = _matrix(query, settings)
-        found = await workers.run(
-            lambda: search_body(
-                store.search(
+        asked = time.perf_counter()
+
+        def look_up() -> dict[str, Any]:
+            began = time.perf_counter()
+            with span("search"):
+                found = store.search(
                     version, vectors, query.k, exact=query.exact, with_items=query.with_items
                 )
-            )
-        )
-        return JsonResponse(found)
+                note(store_version=found.version, vectors=len(vectors), k=query.k)
+            metrics.wait.observe(began - asked)
+            metrics.search.observe(time.perf_counter() - began)
+            metrics.vectors.observe(len(vectors))
+            return search_body(found)
+
+        return JsonResponse(await workers.run(look_up))
 
     @router.get(
         "/v1/versions",

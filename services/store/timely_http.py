@@ -1,6 +1,7 @@
 """HTTP calls of the store service that end within their time limit, whatever takes the time."""
 
 import time
+from collections.abc import Sequence
 
 import httpcore
 import httpx
@@ -39,12 +40,21 @@ class TimelyHttp:
             *([(b"authorization", f"Bearer {key}".encode())] if key else []),
         ]
 
-    def call(self, method: str, path: str, body: bytes | None, seconds: float) -> tuple[int, bytes]:
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None,
+        seconds: float,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+    ) -> tuple[int, bytes]:
         """Status and body of an answer.
 
         Args:
             seconds: that this may take: waiting for a connection, resolving the name, connecting, sending
                 and receiving together.
+            headers: sent beside those that every call has.
 
         Raises:
             StoreUnavailable: nothing answers in time, or what does speaks no HTTP.
@@ -59,7 +69,11 @@ class TimelyHttp:
         late = f"The store at {self._url} has not answered within {seconds:.3g} s"
         try:
             with self._pool.stream(
-                method, url, headers=self._headers, content=body, extensions={"timeout": limit}
+                method,
+                url,
+                headers=[*self._headers, *headers],
+                content=body,
+                extensions={"timeout": limit},
             ) as response:
                 content = b""
                 for chunk in response.iter_stream():

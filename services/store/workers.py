@@ -1,6 +1,7 @@
 """A few threads that search, and bounds on how much may wait for them, and for how long."""
 
 import asyncio
+import contextvars
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +47,9 @@ class Workers:
             )
         self._waiting += 1
         work = call if self._seconds is None else self._in_time(call, self._seconds)
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        # The context goes along, so that what happens there is logged and traced as the request's.
+        context = contextvars.copy_context()
+        future = asyncio.get_running_loop().run_in_executor(self._pool, context.run, work)
         # Counted down by the call's end: a client that has gone away does not end it.
         future.add_done_callback(self._done)
         # Unlike `wait_for`, `wait` leaves the future alone when the time is up or the client gone.

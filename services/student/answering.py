@@ -1,15 +1,19 @@
 """Answering a batch of requests: one run of the student and one search, whatever the requests hold."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.platform.errors import RetriktError, TextTooLong
+from services.platform.spans import note, span
 from services.student.answers import RankedJson, batch_body, explained, neighbour_ids
 from services.student.encoder import Tokens
 from services.student.metrics import StudentMetrics
 from services.student.predict_request import PredictRequest
-from services.student.predictor import Floats, Prediction, Predictor
+from services.student.predictor import Floats, Prediction, Predictor, TextInput
+
+Watch = Callable[[Sequence[TextInput], Prediction], None]
+"""Is shown the texts of a batch and what they were answered with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +37,10 @@ class Answer:
 
 @dataclass(slots=True)
 class _Job:
-    """A request of a batch: the tokens of what can be classified, the errors of what can not."""
+    """A request of a batch: texts and tokens of what can be classified, the errors of what can not."""
 
     request: PredictRequest
+    texts: Sequence[TextInput]
     tokens: Sequence[Tokens]
     faults: Mapping[int, RetriktError]
 
@@ -47,6 +52,7 @@ def answer_batch(
     *,
     deadline: float,
     metrics: StudentMetrics,
+    watch: Watch | None = None,
 ) -> list[Answer | RetriktError]:
     """One answer or error for each request.
 
@@ -56,18 +62,25 @@ def answer_batch(
         requests: of the batch.
         deadline: `time.monotonic()` until which the store may search.
         metrics: counts the batch.
+        watch: is shown the batch.
     """
     started = time.perf_counter()
+    with span("tokenize"):
+        tokenized = _tokenize(predictor, requests)
     jobs = [
         _job(request, tokens, predictor.max_tokens)
-        for request, tokens in zip(requests, _tokenize(predictor, requests), strict=True)
+        for request, tokens in zip(requests, tokenized, strict=True)
     ]
     tokens = [item for job in jobs if isinstance(job, _Job) for item in job.tokens]
     prediction = predictor.predict_tokens(
         tokens, deadline=deadline, tokenize_seconds=time.perf_counter() - started
     )
+    note(texts=len(tokens), release=prediction.release, degraded=prediction.degraded or "")
     if tokens:
         metrics.observe(prediction)
+        if watch is not None:
+            texts = [text for job in jobs if isinstance(job, _Job) for text in job.texts]
+            watch(texts, prediction)
     ordinary = any(isinstance(job, _Job) and _is_ordinary(job.request) for job in jobs)
     rows = ranked.rows(prediction.probabilities) if ordinary else []
     answers: list[Answer | RetriktError] = []
@@ -109,7 +122,7 @@ def _tokenize(predictor: Predictor, requests: Sequence[PredictRequest]) -> list[
 
 def _job(request: PredictRequest, tokens: list[Tokens], limit: int) -> _Job | TextTooLong:
     if request.truncate or not any(item.truncated for item in tokens):
-        return _Job(request, tokens, request.faults)
+        return _Job(request, request.texts, tokens, request.faults)
     faults: dict[int, RetriktError] = dict(request.faults)
     positions = [n for n in range(request.size) if n not in request.faults]
     for position, item in zip(positions, tokens, strict=True):
@@ -122,7 +135,8 @@ def _job(request: PredictRequest, tokens: list[Tokens], limit: int) -> _Job | Te
             if request.single or not request.partial:
                 return error
             faults[position] = error
-    return _Job(request, [item for item in tokens if not item.truncated], faults)
+    kept = [n for n, item in enumerate(tokens) if not item.truncated]
+    return _Job(request, [request.texts[n] for n in kept], [tokens[n] for n in kept], faults)
 
 
 def _is_ordinary(request: PredictRequest) -> bool:

@@ -1,5 +1,6 @@
 """The prediction service as an ASGI application, and as a process."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -13,7 +14,9 @@ from starlette.middleware import Middleware
 from services.platform.application import create_service
 from services.platform.errors import InvalidData
 from services.platform.server import serve
+from services.platform.tracing import Tracing, open_tracing
 from services.releases.directory import ReleaseDirectory
+from services.releases.live_metric import LiveRelease
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
 from services.student.examples import Example, read_examples
 from services.student.fast_path import FastPathMiddleware
@@ -32,13 +35,17 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: StudentSettings) -> FastAPI:
+def create_app(settings: StudentSettings, tracing: Tracing | None = None) -> FastAPI:
     """The application; releases are followed from its start to its end.
 
     Args:
         settings: where the task's releases are, how the store is reached, limits.
+        tracing: records requests, and is closed with the application.
     """
-    metrics = StudentMetrics()
+    metrics = StudentMetrics(settings.max_waiting_texts)
+    LiveRelease(
+        "student", ReleaseDirectory(settings.task_dir / "releases"), metrics.requests.registry
+    )
     client = open_store(settings)
     service = PredictionService(settings, client, metrics)
     examples = _examples(settings.task_dir)
@@ -51,6 +58,8 @@ def create_app(settings: StudentSettings) -> FastAPI:
         finally:
             await service.close()
             client.close()
+            if tracing is not None:
+                await asyncio.to_thread(tracing.close)
 
     async def ready() -> dict[str, Any]:
         return service.state()
@@ -68,6 +77,7 @@ def create_app(settings: StudentSettings) -> FastAPI:
         ready=ready,
         info=info,
         lifespan=lifespan,
+        tracing=tracing,
         exposed_headers=(RELEASE_HEADER, DEGRADED_HEADER, HEADER_LENGTH.lower()),
     )
     # The last one of the list is the innermost: inside of ids, metrics and the body's limit.
@@ -101,4 +111,6 @@ def _examples(task_dir: Path) -> list[Example]:
 
 def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
     """Serve until SIGTERM, then finish the requests under way; see `services.platform.server.serve`."""
-    serve(lambda: create_app(settings), settings, on_bound=on_bound)
+    serve(
+        lambda: create_app(settings, open_tracing("retrikt-student")), settings, on_bound=on_bound
+    )

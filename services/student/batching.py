@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 import structlog
 
 from services.platform.errors import NotReady, Overloaded, RetriktError
+from services.platform.spans import Origin, batch_span, origin
 
 log = structlog.get_logger(__name__)
 
@@ -34,6 +35,8 @@ class _Waiting(Generic[J, R]):
     deadline: float
     loop: asyncio.AbstractEventLoop
     future: "asyncio.Future[R]"
+    since: float
+    origin: Origin | None
 
 
 class _BatchCost:
@@ -88,6 +91,7 @@ class MicroBatcher(Generic[J, R]):
         *,
         max_batch: int,
         max_waiting: int,
+        on_wait: Callable[[float], None] = lambda _: None,
         name: str = "batcher",
     ) -> None:
         """Start the worker.
@@ -97,11 +101,13 @@ class MicroBatcher(Generic[J, R]):
                 of them is too late; runs on the worker thread.
             max_batch: weight that a batch may have.
             max_waiting: weight that may wait; more is refused.
+            on_wait: told how many seconds the first job of a batch waited.
             name: of the thread.
         """
         self._process = process
         self._max_batch = max_batch
         self._max_waiting = max_waiting
+        self._on_wait = on_wait
         self._queue: queue.SimpleQueue[_Waiting[J, R] | Callable[[], None] | None]
         self._queue = queue.SimpleQueue()
         # Each is written by one thread alone, so that neither needs a lock.
@@ -145,7 +151,8 @@ class MicroBatcher(Generic[J, R]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[R] = loop.create_future()
         self._submitted += weight
-        self._queue.put(_Waiting(job, weight, deadline, loop, future))
+        now = time.monotonic()
+        self._queue.put(_Waiting(job, weight, deadline, loop, future, now, origin()))
         return await future
 
     def _refuse_what_comes_too_late(self, waiting: int, weight: int, deadline: float) -> None:
@@ -240,12 +247,14 @@ class MicroBatcher(Generic[J, R]):
                 continue
             wanted.append(entry)
         if wanted:
+            self._on_wait(now - wanted[0].since)
             answers: Sequence[R | RetriktError]
             started = time.perf_counter()
             try:
-                answers = self._process(
-                    [entry.job for entry in wanted], min(entry.deadline for entry in wanted)
-                )
+                with batch_span("batch", [entry.origin for entry in wanted]):
+                    answers = self._process(
+                        [entry.job for entry in wanted], min(entry.deadline for entry in wanted)
+                    )
             except RetriktError as error:
                 answers = [error] * len(wanted)
             except Exception as error:

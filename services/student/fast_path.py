@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.platform.errors import RetriktError
 from services.platform.http import error_response
 from services.platform.metrics import OUTCOME
+from services.platform.spans import name_request
 from services.student.answering import Answer
 from services.student.routes import PATH, answer_headers
 from services.student.service import PredictionService
@@ -35,6 +36,7 @@ class FastPathMiddleware:
             await self._app(scope, receive, send)
             return
         scope["route"] = _Route
+        name_request("POST", PATH)
         try:
             answer = await self._answer(scope, receive)
         except RetriktError as error:

@@ -14,7 +14,8 @@ class StudentMetrics:
         requests: requests by route and outcome, see `services.platform.metrics`.
         texts: `retrikt_student_texts_total`.
         degraded: `retrikt_student_degraded_texts_total{reason}`: answered without the store.
-        stage_seconds: `retrikt_student_stage_seconds{stage}`, once a batch.
+        stage_seconds: `retrikt_student_stage_seconds{stage}`, once a batch; `wait` is what the first
+            request of a batch waited for the worker.
         batch_texts: `retrikt_student_batch_texts`.
         best_similarity: `retrikt_student_best_similarity`: cosine of the nearest neighbour.
         agreement: `retrikt_student_agreement_total{agree}`: whether the student alone and the
@@ -22,10 +23,17 @@ class StudentMetrics:
         release: `retrikt_student_release_info{release, store_version}`: 1 for the one that serves.
         refused: `retrikt_student_releases_refused_total`: attempts to load a release that failed.
         refused_now: `retrikt_student_release_refused`: 1 while the live release is not served.
-        waiting: `retrikt_student_waiting_texts`, read from the queue when it is asked for.
+        waiting: `retrikt_student_waiting_texts`, read from the queue when it is asked for; beside it
+            stands what may wait, `retrikt_student_waiting_texts_limit`.
+        gaps: `retrikt_student_gap_texts_total{sign}`: texts that went into the log of knowledge gaps, `far`
+            from the store or where student and store `differ`; a text of both signs counts in both.
+        gaps_lost: `retrikt_student_gap_texts_lost`: those that could not be written.
+        far_below: `retrikt_student_gap_similarity`: below it a text is far; -Inf before there is one.
+        store_asked: `retrikt_student_store_asked`: 1 while the store is searched, 0 while it is given up.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_waiting: int) -> None:
+        """Register them; the queue takes `max_waiting` texts."""
         self.requests = Metrics("student")
         registry = self.requests.registry
         self.texts = Counter(
@@ -45,7 +53,8 @@ class StudentMetrics:
             registry=registry,
         )
         self.stage_seconds = {
-            stage: stage_seconds.labels(stage) for stage in ("tokenize", "encode", "search", "mix")
+            stage: stage_seconds.labels(stage)
+            for stage in ("wait", "tokenize", "encode", "search", "mix")
         }
         self.batch_texts = Histogram(
             "retrikt_student_batch_texts",
@@ -84,6 +93,32 @@ class StudentMetrics:
         )
         self.waiting = Gauge(
             "retrikt_student_waiting_texts", "Texts that wait for the worker.", registry=registry
+        )
+        limit = Gauge(
+            "retrikt_student_waiting_texts_limit", "Texts that may wait.", registry=registry
+        )
+        limit.set(max_waiting)
+        gaps = Counter(
+            "retrikt_student_gap_texts",
+            "Texts for the log of knowledge gaps, by sign.",
+            ["sign"],
+            registry=registry,
+        )
+        self.gaps = {sign: gaps.labels(sign) for sign in ("far", "differ")}
+        self.gaps_lost = Gauge(
+            "retrikt_student_gap_texts_lost",
+            "Texts that the log of knowledge gaps could not take.",
+            registry=registry,
+        )
+        self.far_below = Gauge(
+            "retrikt_student_gap_similarity",
+            "Similarity of the nearest item below which a text goes into the log of knowledge gaps.",
+            registry=registry,
+        )
+        self.store_asked = Gauge(
+            "retrikt_student_store_asked",
+            "1 while the store is searched, 0 while the student has given it up for now.",
+            registry=registry,
         )
 
     def observe(self, prediction: Prediction) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+from services.platform.spans import note, span
 from services.releases.manifest import BUNDLE, SOFT_LABELS, ReleaseManifest, check_release
 from services.store.client import StoreClient, StoredItem
 from services.student.bundle import BundleManifest, load_bundle
@@ -187,10 +188,13 @@ class Predictor:
                 self.release, self.labels, nothing, nothing, None, nothing[:, 0], None, None, None
             )
         started = time.perf_counter()
-        logits, query = self._encoder.run(tokens)
+        with span("encode"):
+            logits, query = self._encoder.run(tokens)
         encoded = time.perf_counter()
         parameters = self.bundle.mixing
-        hits, degraded = self._store.search(query, parameters.k, deadline=deadline)
+        with span("search"):
+            hits, degraded = self._store.search(query, parameters.k, deadline=deadline)
+            note(store_version=self._store.version, k=parameters.k, degraded=degraded or "")
         searched = time.perf_counter()
         seconds = {
             "tokenize": tokenize_seconds,
@@ -204,9 +208,10 @@ class Predictor:
             return Prediction(
                 self.release, self.labels, alone, alone, None, weight, None, None, degraded, seconds
             )
-        # Padding has the id -1: it is clipped to a row that then weighs nothing.
-        neighbour_labels = np.take(self.soft_labels, hits.ids, axis=0, mode="clip")
-        mixed = mix(logits, hits.scores, neighbour_labels.astype(np.float32), parameters)
+        with span("mix"):
+            # Padding has the id -1: it is clipped to a row that then weighs nothing.
+            neighbour_labels = np.take(self.soft_labels, hits.ids, axis=0, mode="clip")
+            mixed = mix(logits, hits.scores, neighbour_labels.astype(np.float32), parameters)
         seconds["mix"] = time.perf_counter() - searched
         return Prediction(
             self.release,

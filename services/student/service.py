@@ -10,16 +10,20 @@ import structlog
 from services.platform.auth import Granted, Keys
 from services.platform.deadline import Deadlines
 from services.platform.errors import NotReady, RetriktError
+from services.platform.spans import note
 from services.releases.directory import ReleaseDirectory
 from services.store.client import StoreClient
-from services.student.answering import Answer, answer_batch
+from services.student.answering import Answer, Watch, answer_batch
 from services.student.answers import RankedJson
 from services.student.batching import MicroBatcher
 from services.student.follower import ReleaseFollower
+from services.student.gap_log import GapLog
+from services.student.line_log import LineLog
 from services.student.metrics import StudentMetrics
 from services.student.predict_request import PredictRequest, read_predict_request
-from services.student.predictor import Predictor
+from services.student.predictor import Prediction, Predictor, TextInput
 from services.student.settings import StudentSettings
+from services.student.text_samples import TextSamples
 
 log = structlog.get_logger(__name__)
 
@@ -59,10 +63,14 @@ class PredictionService:
         self._metrics = metrics
         self._predictor: Predictor | None = None
         self._ranked = RankedJson([])
+        self._gaps = _gap_log(settings, metrics)
+        self._samples = TextSamples(settings.log_text_share) if settings.log_text_share else None
+        self._watch: Watch | None = self._look if self._gaps or self._samples else None
         self._batcher: MicroBatcher[PredictRequest, Answer] = MicroBatcher(
             self._process,
             max_batch=settings.max_batch_texts,
             max_waiting=settings.max_waiting_texts,
+            on_wait=metrics.stage_seconds["wait"].observe,
             name="predictor",
         )
         self._follower: ReleaseFollower[Predictor] = ReleaseFollower(
@@ -72,6 +80,7 @@ class PredictionService:
             poll_seconds=settings.poll_seconds,
         )
         metrics.waiting.set_function(lambda: self._batcher.waiting)
+        metrics.store_asked.set_function(self._asks_store)
         metrics.refused_now.set_function(lambda: self._follower.failure is not None)
 
     async def start(self, *, wait_seconds: float = 10.0) -> None:
@@ -83,6 +92,8 @@ class PredictionService:
         """Answer what waits and stop."""
         await asyncio.to_thread(self._follower.close)
         await asyncio.to_thread(self._batcher.close)
+        if self._gaps is not None:
+            await asyncio.to_thread(self._gaps.close)
         if self._predictor is not None:
             self._predictor.close()
 
@@ -110,7 +121,9 @@ class PredictionService:
 
     async def answer(self, request: PredictRequest, deadline: float) -> Answer:
         """Answer a request that was read. Raises as `predict` does."""
-        return await self._batcher.submit(request, weight=max(1, request.size), deadline=deadline)
+        answer = await self._batcher.submit(request, weight=max(1, request.size), deadline=deadline)
+        note(texts=request.size, release=answer.release, degraded=answer.degraded or "")
+        return answer
 
     @property
     def is_ready(self) -> bool:
@@ -185,6 +198,9 @@ class PredictionService:
             "metrics": manifest.metrics,
         }
 
+    def _asks_store(self) -> bool:
+        return self._predictor is not None and self._predictor.store_state is None
+
     def _load(self, directory: Path, replaces: bool) -> Predictor:
         try:
             return Predictor.load(
@@ -215,5 +231,34 @@ class PredictionService:
         # A search that hangs takes what is left of the time, but for what an answer without it takes.
         search_until = deadline - _RESERVED * self.deadlines.seconds
         return answer_batch(
-            self.serving(), self._ranked, requests, deadline=search_until, metrics=self._metrics
+            self.serving(),
+            self._ranked,
+            requests,
+            deadline=search_until,
+            metrics=self._metrics,
+            watch=self._watch,
         )
+
+    def _look(self, texts: Sequence[TextInput], prediction: Prediction) -> None:
+        try:
+            if self._gaps is not None:
+                self._gaps.look(texts, prediction, len(self.serving().bundle.labels))
+            if self._samples is not None:
+                self._samples.look(texts, prediction)
+        except Exception:
+            # Whatever goes wrong in keeping a text, its answer is there.
+            log.exception("texts_not_kept", texts=len(texts))
+
+
+def _gap_log(settings: StudentSettings, metrics: StudentMetrics) -> GapLog | None:
+    if settings.gap_log is None:
+        return None
+    lines = LineLog(
+        settings.gap_log, max_bytes=settings.gap_log_bytes, files=settings.gap_log_files
+    )
+    return GapLog(
+        lines,
+        far_share=settings.gap_far_share,
+        redacted=settings.gap_redacted,
+        metrics=metrics,
+    )

@@ -30,6 +30,12 @@ class StudentSettings(KeySettings):
         max_waiting_texts: texts that may wait for the worker; more is answered with 429, and so is
             what could not be answered within `request_timeout_seconds` at the present pace.
         auto_truncate: cut texts that are too long where a request does not say; otherwise 413.
+        gap_log: file in which texts are kept that the store knows little about, as JSON lines; without
+            it none are kept. For one process; see `services.student.gap_log`.
+        gap_log_bytes, gap_log_files: size of one file, and how many there are in all.
+        gap_far_share: share of the texts that count as far from the store, by their nearest item.
+        gap_redacted: take e-mail addresses, links, numbers and tokens out of what is kept.
+        log_text_share: share of the texts that are logged, redacted; 0 logs none.
     """
 
     model_config = SettingsConfigDict(env_prefix="RETRIKT_STUDENT_", extra="forbid", frozen=True)
@@ -47,6 +53,12 @@ class StudentSettings(KeySettings):
     max_request_texts: Annotated[int, Field(ge=1)] = 256
     max_waiting_texts: Annotated[int, Field(ge=1)] = 1024
     auto_truncate: bool = False
+    gap_log: Path | None = None
+    gap_log_bytes: Annotated[int, Field(ge=64 * 1024)] = 16 * 1024 * 1024
+    gap_log_files: Annotated[int, Field(ge=1, le=100)] = 4
+    gap_far_share: Annotated[float, Field(ge=0, le=1)] = 0.05
+    gap_redacted: bool = True
+    log_text_share: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     def key_of_store(self) -> str | None:
         """What is sent to the store, from the variable or the file; None without a key.
