@@ -62,5 +62,6 @@ def made_up_queries(knowledge_file: Path, count: int) -> NDArray[np.float32]:
     vectors = np.concatenate(rows)[:QUERIES]
     noise = np.random.default_rng(0).normal(size=vectors.shape)
     noise *= np.sqrt(1 / _SIMILARITY**2 - 1) / np.sqrt(vectors.shape[1])
-    moved = vectors + noise
-    return (moved / np.linalg.norm(moved, axis=1, keepdims=True)).astype(np.float32)
+    moved: NDArray[np.float64] = vectors + noise
+    queries = moved / np.linalg.norm(moved, axis=1, keepdims=True)
+    return np.asarray(queries, dtype=np.float32)
