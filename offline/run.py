@@ -13,7 +13,7 @@ from offline.knowledge.in_force import with_edits
 from offline.pipeline.chain import Chain, Step, run_lock
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
-from offline.pipeline.release_stages import STAGES
+from offline.pipeline.release_stages import BESIDE, STAGES
 from offline.report.evaluation import OURS
 from offline.report.page import write_page
 from offline.report.summary import FinishedRun, size_of, summarise
@@ -143,6 +143,8 @@ class TaskRun:
             root=self.directory / "stages",
             sections=sections,
             outside=outside_hashes(self.config, STAGES),
+            beside=BESIDE,
+            processes=self.config.processes,
         )
         if upto is None:
             return chain

@@ -29,12 +29,15 @@ class RunConfig(Section):
 
     Attributes:
         seed: of the run; every stage derives its own random numbers from it.
+        processes: how many stages run at the same time where they do not need each other. No figure hangs
+            on it; each takes the memory of a process with a labeller in it.
         task: labels and data.
         labeller, generator, soft_prompt, ppo, generate, knowledge, student, baselines, store,
             evaluate, release: what the stage of that name reads; see the class of each.
     """
 
     seed: Annotated[int, Field(ge=0)] = 0
+    processes: Annotated[int, Field(ge=1)] = 2
     task: TaskConfig
     labeller: LabellerConfig = LabellerConfig()
     generator: GeneratorConfig = GeneratorConfig()

@@ -1,15 +1,16 @@
 """The chain of stages that makes a release, and running it for one configuration and seed."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import structlog
 from filelock import FileLock, Timeout
 
+from offline.pipeline.beside import Job, run_beside
 from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
@@ -40,12 +41,16 @@ class Chain:
         sections: configuration section by name.
         outside: hashes of what is outside the tree of stages, by the stage that reads it and a name; see
             `offline.pipeline.outside`.
+        beside: names of stages that are worth running at the same time, where none reads another's result.
+        processes: how many stages run at the same time, at most.
     """
 
     stages: Sequence[Stage]
     root: Path
     sections: Mapping[str, Any]
     outside: Mapping[str, Mapping[str, str]]
+    beside: Set[str] = frozenset()
+    processes: int = 1
 
     def upto(self, last: str) -> "Chain":
         """The stages that `last` needs, itself included."""
@@ -54,7 +59,7 @@ class Chain:
             if stage.name in needed:
                 needed.update(stage.inputs)
         kept = tuple(stage for stage in self.stages if stage.name in needed)
-        return Chain(kept, self.root, self.sections, self.outside)
+        return replace(self, stages=kept)
 
     def plan(self, seed: int) -> Iterator[Step]:
         """What running would do, and why; nothing is run or written."""
@@ -85,18 +90,36 @@ class Chain:
     def run(self, seed: int, display: ProgressDisplay) -> dict[str, StageManifest]:
         """Run what has not run; the manifest of every stage, by name."""
         done: dict[str, StageManifest] = {}
-        for stage in self.stages:
-            plan = self._plan(stage, seed, done)
-            manifest = plan.finished()
-            if manifest is not None:
-                display.reused(stage.name, manifest.key)
-            else:
-                inputs = {name: self.directory(done[name]) for name in stage.inputs}
-                with display.stage(stage.name) as report:
-                    manifest = run_stage(plan, self.sections[stage.section], inputs, report)
-                display.finished(stage.name, manifest.seconds, manifest.metrics)
-            done[stage.name] = manifest
+        waiting = list(self.stages)
+        while waiting:
+            group = self._group(waiting, done)
+            waiting = [stage for stage in waiting if stage not in group]
+            jobs = []
+            for stage in group:
+                plan = self._plan(stage, seed, done)
+                manifest = plan.finished()
+                if manifest is None:
+                    inputs = {name: self.directory(done[name]) for name in stage.inputs}
+                    jobs.append(Job(plan, self.sections[stage.section], inputs))
+                else:
+                    display.reused(stage.name, manifest.key)
+                    done[stage.name] = manifest
+            for manifest in _run(jobs, display):
+                display.finished(manifest.stage, manifest.seconds, manifest.metrics)
+                done[manifest.stage] = manifest
         return done
+
+    def _group(self, waiting: Sequence[Stage], done: Mapping[str, StageManifest]) -> list[Stage]:
+        """The next stage, and those that run beside it."""
+        first, *others = waiting
+        if first.name not in self.beside:
+            return [first]
+        ready = [
+            stage
+            for stage in others
+            if stage.name in self.beside and done.keys() >= {*stage.inputs}
+        ]
+        return [first, *ready][: self.processes]
 
     def directory(self, manifest: StageManifest) -> Path:
         return self.root / manifest.stage / manifest.key
@@ -111,6 +134,18 @@ class Chain:
             code=code_hash(stage.module),
             outside=self.outside.get(stage.name, {}),
         )
+
+
+def _run(jobs: Sequence[Job], display: ProgressDisplay) -> list[StageManifest]:
+    if not jobs:
+        return []
+    names = [job.plan.stage.name for job in jobs]
+    with display.stages(names) as reports:
+        if len(jobs) > 1:
+            found = run_beside(jobs, reports)
+            return [found[name] for name in names]
+        (job,) = jobs
+        return [run_stage(job.plan, job.settings, job.inputs, reports[names[0]])]
 
 
 def as_json(section: Any) -> Any:

@@ -1,8 +1,8 @@
 """What a run shows: bars with rate and time left on a terminal, JSON log events otherwise."""
 
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import structlog
@@ -30,7 +30,9 @@ class ProgressDisplay(Protocol):
 
     def reused(self, stage: str, key: str) -> None: ...
 
-    def stage(self, stage: str) -> Any: ...
+    def stages(self, names: Sequence[str]) -> AbstractContextManager[Mapping[str, Report]]:
+        """Stages that begin now; what each calls as its work goes on."""
+        ...
 
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None: ...
 
@@ -58,7 +60,7 @@ class TerminalDisplay:
         self._console.print(f"[green]✓[/] {stage:<13}{seconds:7.1f} s  [dim]{shown}[/]")
 
     @contextmanager
-    def stage(self, stage: str) -> Iterator[Report]:
+    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description:<13}"),
@@ -70,13 +72,17 @@ class TerminalDisplay:
             TextColumn("[dim]{task.fields[figures]}"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            bar = progress.add_task(stage, total=None, figures="")
+            yield {name: self._report(progress, name) for name in names}
 
-            def report(done: int, total: int, figures: Mapping[str, float]) -> None:
-                shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
-                progress.update(bar, completed=done, total=total, figures=shown)
+    @staticmethod
+    def _report(progress: Progress, name: str) -> Report:
+        bar = progress.add_task(name, total=None, figures="")
 
-            yield report
+        def report(done: int, total: int, figures: Mapping[str, float]) -> None:
+            shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
+            progress.update(bar, completed=done, total=total, figures=shown)
+
+        return report
 
 
 class EventDisplay:
@@ -92,17 +98,21 @@ class EventDisplay:
         self._log.info("stage_finished", stage=stage, seconds=seconds, **dict(_scalars(metrics)))
 
     @contextmanager
-    def stage(self, stage: str) -> Iterator[Report]:
-        self._log.info("stage_started", stage=stage)
+    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
+        for name in names:
+            self._log.info("stage_started", stage=name)
+        yield {name: self._report(name) for name in names}
+
+    def _report(self, name: str) -> Report:
         told = time.monotonic()
 
         def report(done: int, total: int, figures: Mapping[str, float]) -> None:
             nonlocal told
             if time.monotonic() - told >= EVENT_EVERY_SECONDS:
                 told = time.monotonic()
-                self._log.info("stage_progress", stage=stage, done=done, total=total, **figures)
+                self._log.info("stage_progress", stage=name, done=done, total=total, **figures)
 
-        yield report
+        return report
 
 
 def _scalars(metrics: Mapping[str, Any]) -> list[tuple[str, Any]]:

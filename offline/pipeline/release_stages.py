@@ -20,3 +20,6 @@ STAGES = (
     _stage("index", "knowledge", "student", section="store"),
     _stage("evaluate", "prepare", "labeller", "baselines", "index"),
 )
+
+BESIDE = frozenset({"student", "baselines"})
+"""Stages that run beside each other: one student trains no faster on a second core."""

@@ -25,6 +25,7 @@ labeller:
   strengths: [10.0]
   judge: {{word_features: 256, character_features: 256}}
 generator: {{layers: 2, epochs: 2, max_tokens: 24}}
+processes: 1
 soft_prompt: {{epochs: 1}}
 ppo: {{steps: 1, batch_size: 16, evaluation_samples: 16, comparison_samples: 32}}
 generate: {{samples: 64}}
@@ -74,6 +75,6 @@ def quick_run(tmp_path_factory: pytest.TempPathFactory) -> QuickRun:
             if label in LABELS and counts[label] <= rows:
                 kept.append(line)
         (run.home / f"{split}.jsonl").write_text("\n".join(kept) + "\n", encoding="utf-8")
-    done = run.retrikt("run", "small.yaml")
+    done = run.retrikt("run", "small.yaml", "--set", "processes=2")
     assert done.returncode == 0, done.stderr[-3000:]
     return run

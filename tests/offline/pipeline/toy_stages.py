@@ -9,12 +9,14 @@ from typing import Any
 
 from offline.pipeline.chain import Chain
 from offline.pipeline.stage import Stage, StageContext
+from services.platform.errors import InvalidData
 
 
 @dataclass(frozen=True)
 class Count:
     upto: int = 20
     pause: float = 0.0
+    fails: bool = False
 
 
 def run(inputs: Mapping[str, Path], config: Count, context: StageContext) -> dict[str, Any]:
@@ -24,6 +26,8 @@ def run(inputs: Mapping[str, Path], config: Count, context: StageContext) -> dic
             time.sleep(config.pause)
             context.report(number + 1, config.upto, {"total": total})
             total += number * (context.seed + 1)
+            if config.fails:
+                raise InvalidData("Counting is not possible.", hint="Count by hand.")
         file.write(str(total))
     return {"total": total}
 
@@ -40,7 +44,28 @@ def toy_chain(root: Path, first: Count, second: Count, outside: str = "") -> Cha
     )
 
 
+def forked_chain(root: Path, left: Count, right: Count, processes: int = 2) -> Chain:
+    """One stage, two that read it and may run beside each other, and one that reads these."""
+    return Chain(
+        stages=(
+            Stage("first", "toy_stages", (), "first"),
+            Stage("left", "toy_stages", ("first",), "left"),
+            Stage("right", "toy_stages", ("first",), "right"),
+            Stage("last", "toy_stages", ("left", "right"), "first"),
+        ),
+        root=root,
+        sections={"first": Count(), "left": left, "right": right},
+        outside={},
+        beside={"left", "right"},
+        processes=processes,
+    )
+
+
 if __name__ == "__main__":
     from offline.pipeline.progress import EventDisplay
 
-    toy_chain(Path(sys.argv[1]), Count(pause=0.02), Count(pause=0.02)).run(0, EventDisplay())
+    root = Path(sys.argv[1])
+    if len(sys.argv) > 2:
+        forked_chain(root, Count(pause=5), Count(pause=5)).run(0, EventDisplay())
+    else:
+        toy_chain(root, Count(pause=0.02), Count(pause=0.02)).run(0, EventDisplay())

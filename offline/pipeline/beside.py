@@ -1,0 +1,135 @@
+"""Stages that do not need each other, run at the same time, each in a process of its own.
+
+Training a student is many small matrix products: a second core makes one of them hardly faster, but trains
+another one at full speed. A process dies with the one that started it, and leaves no more behind than a
+killed run does.
+"""
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from offline.pipeline.manifest import StageManifest
+from offline.pipeline.stage import Plan, Report, run_stage
+from services.platform.errors import RetriktError
+
+_TERMINATED = 128 + signal.SIGTERM
+_Channel: TypeAlias = "connection.Connection[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What `offline.pipeline.stage.run_stage` takes, but for where progress is told."""
+
+    plan: Plan
+    settings: Any
+    inputs: Mapping[str, Path]
+
+
+def run_beside(jobs: Sequence[Job], reports: Mapping[str, Report]) -> dict[str, StageManifest]:
+    """Run all jobs at once; the manifests by stage.
+
+    Args:
+        jobs: of different stages, none of which reads another's result.
+        reports: by stage, called here as its work goes on.
+
+    Raises:
+        RetriktError: the first that a stage raises, or a process that was killed; the others are stopped.
+    """
+    found: dict[str, StageManifest] = {}
+    threads = max(1, len(os.sched_getaffinity(0)) // len(jobs))
+    with _processes(jobs, threads) as running:
+        while running:
+            ready = connection.wait(list(running))
+            for channel in [channel for channel in running if channel in ready]:
+                name, process = running[channel]
+                try:
+                    kind, content = channel.recv()
+                except EOFError:
+                    process.join()
+                    raise RetriktError(
+                        f"The process of the stage {name} ended with status {process.exitcode}.",
+                        hint="It may have been short of memory: `--set processes=1` runs one stage "
+                        "at a time.",
+                    ) from None
+                if kind == "report":
+                    reports[name](*content)
+                elif kind == "failed":
+                    raise content
+                else:
+                    found[name] = StageManifest.model_validate_json(content)
+                    process.join()
+                    del running[channel]
+    return found
+
+
+@contextmanager
+def _processes(
+    jobs: Sequence[Job], threads: int
+) -> Iterator[dict[_Channel, tuple[str, BaseProcess]]]:
+    # Not forked: threads of OpenMP do not survive that.
+    context = get_context("spawn")
+    running: dict[_Channel, tuple[str, BaseProcess]] = {}
+    started: list[BaseProcess] = []
+    try:
+        for job in jobs:
+            ours, theirs = context.Pipe(duplex=False)
+            name = job.plan.stage.name
+            process: BaseProcess = context.Process(
+                target=_work, args=(job, threads, theirs), name=name
+            )
+            process.start()
+            # The other end is the process's alone: its death then ends what is read here.
+            theirs.close()
+            started.append(process)
+            running[ours] = (name, process)
+        yield running
+    finally:
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join()
+
+
+def _work(job: Job, threads: int, channel: _Channel) -> None:
+    import torch
+
+    from services.platform.logs import configure_logs
+
+    threading.Thread(target=_die_with_parent, daemon=True, name="die-with-parent").start()
+    # As an exception, so that what was half written is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    configure_logs("retrikt", "warning")
+    torch.set_num_threads(threads)
+
+    def report(done: int, total: int, figures: Mapping[str, float]) -> None:
+        channel.send(("report", (done, total, dict(figures))))
+
+    try:
+        manifest = run_stage(job.plan, job.settings, job.inputs, report)
+    except RetriktError as error:
+        channel.send(("failed", error))
+    except Exception as error:
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.add_note(traceback.format_exc())
+        channel.send(("failed", told))
+    else:
+        channel.send(("finished", manifest.model_dump_json()))
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _die_with_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        connection.wait([parent.sentinel])
+        os._exit(1)

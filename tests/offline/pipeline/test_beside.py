@@ -1,0 +1,120 @@
+"""Stages that run at the same time: the same results, no process left behind, errors as they were raised."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from offline.pipeline.progress import EventDisplay
+from offline.pipeline.stage import Report
+from services.platform.errors import InvalidData, RetriktError
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+from toy_stages import Count, forked_chain  # noqa: E402
+
+
+class Told:
+    """A display that keeps what it is told."""
+
+    def __init__(self, when_told: Callable[[str], None] = lambda _: None) -> None:
+        self.groups: list[list[str]] = []
+        self.reports: list[tuple[str, int, int]] = []
+        self._when_told = when_told
+
+    def reused(self, stage: str, key: str) -> None:
+        self.groups.append([f"{stage} kept"])
+
+    def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+        pass
+
+    @contextmanager
+    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
+        self.groups.append(list(names))
+
+        def report_of(name: str) -> Report:
+            def report(done: int, total: int, _: Mapping[str, float]) -> None:
+                self.reports.append((name, done, total))
+                self._when_told(name)
+
+            return report
+
+        yield {name: report_of(name) for name in names}
+
+
+@pytest.fixture(autouse=True)
+def importable_in_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(HERE))
+
+
+def stage_processes() -> list[psutil.Process]:
+    """The children of this process, but for the one in which Python keeps track of semaphores."""
+    children = psutil.Process().children()
+    return [child for child in children if "resource_tracker" not in " ".join(child.cmdline())]
+
+
+def results(root: Path) -> dict[str, str]:
+    return {path.parent.parent.name: path.read_text() for path in root.glob("*/[!.]*/sum.txt")}
+
+
+def test_results_are_those_of_one_process_and_both_tell_how_far_they_are(tmp_path: Path) -> None:
+    alone, together = Told(), Told()
+    forked_chain(tmp_path / "1", Count(5), Count(7), processes=1).run(3, alone)
+    forked_chain(tmp_path / "2", Count(5), Count(7)).run(3, together)
+    assert results(tmp_path / "2") == results(tmp_path / "1")
+    assert alone.groups == [["first"], ["left"], ["right"], ["last"]]
+    assert together.groups == [["first"], ["left", "right"], ["last"]]
+    assert ("left", 5, 5) in together.reports
+    assert ("right", 7, 7) in together.reports
+    again = Told()
+    forked_chain(tmp_path / "2", Count(6), Count(7)).run(3, again)
+    assert again.groups == [["first kept"], ["right kept"], ["left"], ["last"]]
+
+
+def test_an_error_is_raised_as_it_was_and_the_other_stage_is_stopped(tmp_path: Path) -> None:
+    chain = forked_chain(tmp_path, Count(fails=True), Count(pause=60))
+    with pytest.raises(InvalidData, match="Counting is not possible") as raised:
+        chain.run(0, EventDisplay())
+    assert raised.value.hint == "Count by hand."
+    assert not stage_processes()
+    assert set(results(tmp_path)) == {"first"}
+    assert not list(tmp_path.glob("*/.*"))
+
+
+def test_a_killed_process_is_told_with_its_stage(tmp_path: Path) -> None:
+    def kill(name: str) -> None:
+        if name == "right":
+            for child in stage_processes():
+                child.kill()
+
+    with pytest.raises(RetriktError, match=r"stage (left|right) ended with status -9"):
+        forked_chain(tmp_path, Count(pause=0.2), Count(pause=0.2)).run(0, Told(kill))
+
+
+def test_processes_die_with_the_run_that_is_killed(tmp_path: Path) -> None:
+    run = subprocess.Popen(
+        [sys.executable, HERE / "toy_stages.py", tmp_path, "forked"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        until = time.monotonic() + 60
+        while len(list(tmp_path.glob("*/.*"))) < 2:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        children = psutil.Process(run.pid).children()
+        os.kill(run.pid, signal.SIGKILL)
+        _, alive = psutil.wait_procs(children, timeout=20)
+        assert not alive
+    finally:
+        run.kill()
+        run.wait()
