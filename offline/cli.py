@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from offline.bench.command import bench_app, spread_lists
 from offline.knowledge.commands import app as knowledge_app
 from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
@@ -30,6 +31,7 @@ release_app = typer.Typer(
 )
 app.add_typer(release_app, name="release")
 app.add_typer(knowledge_app, name="knowledge")
+app.add_typer(bench_app, name="bench")
 
 Config = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk).")
@@ -291,7 +293,7 @@ def _spread(arguments: Sequence[str], name: str) -> list[str]:
 def main() -> None:
     """Entry point. Exit status: 0, 2 for bad input, else the error's own (`services.platform.errors`)."""
     try:
-        app(_spread(sys.argv[1:], "--seeds"))
+        app(spread_lists(_spread(sys.argv[1:], "--seeds")))
     except RetriktError as error:
         console = Console(stderr=True)
         console.print(f"[bold red]error[/] [dim]{error.code}[/]", end=" ")

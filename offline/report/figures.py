@@ -48,7 +48,7 @@ def ppo_curves(steps: Sequence[Mapping[str, float]]) -> str:
             axis.plot(x, _smooth(y), color=OURS_COLOUR, linewidth=1.8)
         axis.set_title(title)
         axis.set_xlabel("PPO step")
-    return _svg(figure)
+    return svg(figure)
 
 
 def store_map(vectors: NDArray[np.float32], labels: Sequence[str], names: Sequence[str]) -> str:
@@ -80,7 +80,7 @@ def store_map(vectors: NDArray[np.float32], labels: Sequence[str], names: Sequen
     axis.grid(visible=False)
     if len(shown) <= 20:
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, markerscale=2)
-    return _svg(figure)
+    return svg(figure)
 
 
 def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> str:
@@ -108,7 +108,7 @@ def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> s
     axis.margins(x=0.2, y=0.15)
     axis.set_xlabel("parameters")
     axis.set_ylabel("test accuracy")
-    return _svg(figure)
+    return svg(figure)
 
 
 def stage_times(seconds: Mapping[str, float]) -> str:
@@ -121,7 +121,7 @@ def stage_times(seconds: Mapping[str, float]) -> str:
     axis.margins(x=0.12)
     axis.grid(visible=False, axis="y")
     axis.set_xlabel("seconds")
-    return _svg(figure)
+    return svg(figure)
 
 
 def _smooth(values: NDArray[np.float64], width: int = 5) -> NDArray[np.float64]:
@@ -134,7 +134,8 @@ def _smooth(values: NDArray[np.float64], width: int = 5) -> NDArray[np.float64]:
     return np.array(parts)
 
 
-def _svg(figure: Figure) -> str:
+def svg(figure: Figure) -> str:
+    """A figure as SVG text, without a date: the same figure gives the same text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

@@ -1,6 +1,6 @@
 """Stage `baselines`: the systems that the student is compared with, from the same inputs."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,13 @@ SUMMARIES = {
 
 
 def run(
-    inputs: Mapping[str, Path], config: BaselinesConfig, context: StageContext
+    inputs: Mapping[str, Path],
+    config: BaselinesConfig,
+    context: StageContext,
+    *,
+    networks: Sequence[str] = NETWORKS,
 ) -> dict[str, Any]:
-    """Write `fine_tuned/`, `distilled/`, `distilled_on_knowledge/` (bundles) and `tfidf/`.
+    """Write `fine_tuned/`, `distilled/`, `distilled_on_knowledge/` (bundles; those of `networks`) and `tfidf/`.
 
     Raises:
         InvalidConfig: the parameter limit does not allow for such a student.
@@ -68,10 +72,10 @@ def run(
         ),
         DISTILLED_ON_KNOWLEDGE: (items, settings.training),
     }
-    total = sum(training.steps for _, training in rows.values())
+    total = sum(rows[name][1].steps for name in networks)
     metrics: dict[str, Any] = {}
     done = 0
-    for name in NETWORKS:
+    for name in networks:
         trained_on, training = rows[name]
         directory = context.directory / name
         directory.mkdir()

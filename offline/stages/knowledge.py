@@ -46,6 +46,8 @@ def run(
     task = PreparedTask.load(inputs["prepare"])
     labeller = load_labeller(inputs["labeller"])
     table = pq.read_table(inputs["generate"] / "samples.parquet")
+    if not config.generated:
+        table = table.slice(0, 0)
     samples, labelled_rows = _samples(table, task.pair), task.examples("train")
     rest = task.examples("unlabelled")
     total = len(samples) + len(labelled_rows) + len(rest)

@@ -20,12 +20,14 @@ class KnowledgeConfig(Section):
 
     Attributes:
         quality: which generated samples are kept.
+        generated: whether generated samples are items; without them, none is labelled or screened.
         train: whether the labelled rows of the run are items.
         unlabelled: whether the unlabelled texts are.
         gold_trust: how often a gold label is taken to be right; see `gold_and_labeller`.
     """
 
     quality: QualityConfig = QualityConfig()
+    generated: bool = True
     train: bool = True
     unlabelled: bool = True
     gold_trust: Annotated[float, Field(gt=0, lt=1)] = 0.9

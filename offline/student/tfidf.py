@@ -109,7 +109,7 @@ class _Features:
         self, texts: Sequence[str], pairs: Sequence[str] | None, config: TfidfConfig
     ) -> None:
         sides = [texts] if pairs is None else [texts, pairs]
-        self._vectorizers = [_vectorizer(config) for _ in sides]
+        self._vectorizers = [ngram_features(config) for _ in sides]
         self._rows = [
             vectorizer.fit_transform(side)
             for vectorizer, side in zip(self._vectorizers, sides, strict=True)
@@ -127,7 +127,8 @@ class _Features:
         return total
 
 
-def _vectorizer(config: TfidfConfig) -> Any:
+def ngram_features(config: TfidfConfig) -> Any:
+    """Word and character n-grams side by side, not fitted yet: scikit-learn's `FeatureUnion`."""
     words = TfidfVectorizer(ngram_range=config.word_ngrams, sublinear_tf=True)
     characters = TfidfVectorizer(
         analyzer="char_wb", ngram_range=config.character_ngrams, sublinear_tf=True

@@ -208,3 +208,10 @@ def test_a_generator_that_wrote_nothing_leaves_the_training_rows(
     figures = built({**inputs, "generate": generate}, tmp_path)
     assert figures["items"] == 14
     assert figures["written"] == 0
+
+
+def test_generated_samples_can_be_left_out(inputs: dict[str, Path], tmp_path: Path) -> None:
+    figures = built(inputs, tmp_path, generated=False)
+    origins = read_knowledge(tmp_path / "knowledge.parquet").table["origin"].to_pylist()
+    assert origins == ["train"] * 12 + ["unlabelled"] * 2
+    assert figures["written"] == 0

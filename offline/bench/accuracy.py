@@ -1,0 +1,193 @@
+"""`retrikt bench accuracy`: every system in every cell, one row each, then the tables and the picture."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+from rich.console import Console
+
+from offline.bench.cells import Cell, Regime
+from offline.bench.choices import CHOICES, RIGHT, Compared, right_choices
+from offline.bench.finished_cell import FinishedCell
+from offline.bench.measuring import measure
+from offline.bench.plan import CellPlan, plan_cell
+from offline.bench.recipes import needed
+from offline.bench.results import Results, Row
+from offline.bench.revision import git_revision
+from offline.bench.systems import STATIC_STAGE, SYSTEMS, System, static_is_installed
+from offline.bench.tables import write_tables
+from offline.bench.variants import BASE, Variant, variant_of
+from offline.pipeline.chain import run_lock
+from offline.pipeline.progress import ProgressDisplay, choose_display
+from offline.report.evaluation import OURS
+from offline.report.summary import FinishedRun
+from services.platform.errors import InvalidConfig
+
+log = structlog.get_logger(__name__)
+
+_STATIC_SEED = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is to be measured.
+
+    Attributes:
+        data: the folder that holds a folder a task; None for the built-in task alone.
+        tasks, regime, shots, seeds: the cells; `shots` None for all labelled rows.
+        variants: ablations, beside the systems themselves.
+        systems: names of the systems; None for all.
+        overrides: `section.key=value`, over the benchmark's configuration.
+        quick: tiny settings, for trying that everything runs.
+    """
+
+    data: Path | None
+    tasks: Sequence[str]
+    regime: Regime
+    shots: int | None
+    seeds: Sequence[int]
+    variants: Sequence[Variant] = ()
+    systems: Sequence[str] | None = None
+    overrides: Sequence[str] = ()
+    quick: bool = False
+
+    @property
+    def cells(self) -> list[Cell]:
+        return [
+            Cell(task, self.regime, self.shots, seed) for task in self.tasks for seed in self.seeds
+        ]
+
+    def plan(self, cell: Cell, variant: Variant, stages: Path) -> CellPlan:
+        return plan_cell(
+            cell,
+            self.data,
+            stages,
+            variant=variant,
+            quick=self.quick,
+            overrides=self.overrides,
+        )
+
+
+def run_accuracy(request: Request, out: Path, stages: Path, console: Console) -> None:
+    """Measure what is not measured yet, and write `table.md` and `pareto.svg` over all rows of `out`.
+
+    Args:
+        request: cells, systems and settings.
+        out: gets `results.json`, `outcomes/`, `table.md` and `pareto.svg`.
+        stages: where the stages of all runs are kept.
+        console: is told what happens.
+
+    Raises:
+        AlreadyRunning: another benchmark works in one of the directories.
+        InvalidConfig, InvalidData: the request or the data are wrong; nothing is run.
+        RetriktError: whatever a stage raises; finished rows and stages are kept.
+    """
+    wanted = _wanted(request.systems)
+    with run_lock(out, held_by="benchmark"), run_lock(stages, held_by="benchmark"):
+        results = Results.open(out, quick=request.quick)
+        plans = [
+            request.plan(cell, variant, stages)
+            for cell in request.cells
+            for variant in (BASE, *request.variants)
+        ]
+        display = choose_display(console)
+        for plan in plans:
+            systems = [
+                system for system in plan.systems if plan.variant != BASE or system.name in wanted
+            ]
+            _measure(plan, systems, results, console, display)
+        write_tables(out, results, _current_hashes(request, results, stages))
+    console.print(f"table: {out / 'table.md'}", highlight=False)
+
+
+def _wanted(named: Sequence[str] | None) -> set[str]:
+    known = [system.name for system in SYSTEMS]
+    unknown = [name for name in named or () if name not in known]
+    if unknown:
+        raise InvalidConfig(
+            f"There is no system {unknown[0]!r}.", hint=f"Expected some of {', '.join(known)}."
+        )
+    wanted = set(named or known)
+    without = {system.name for system in SYSTEMS if system.static} & wanted
+    if without and not static_is_installed():
+        log.warning(
+            "systems_left_out", systems=sorted(without), reason="model2vec is not installed"
+        )
+        wanted -= without
+    return wanted
+
+
+def _measure(
+    plan: CellPlan,
+    systems: Sequence[System],
+    results: Results,
+    console: Console,
+    display: ProgressDisplay,
+) -> None:
+    cell, recipes = plan.cell, {system.name: plan.recipe(system) for system in systems}
+    left = [
+        system
+        for system in systems
+        if not results.finished(cell, system.name, recipes[system.name])
+    ]
+    name = f"{cell.name} {plan.variant.name}".strip()
+    if not left:
+        console.print(f"{name}: nothing to do", style="dim", highlight=False)
+        return
+    console.rule(name)
+    static = None
+    if any(system.static for system in left):
+        made = plan.static.run(_STATIC_SEED, display)
+        static = plan.static.directory(made[STATIC_STAGE])
+    chain = plan.only(left)
+    run = FinishedRun(cell.seed, chain.root, chain.run(cell.seed, display))
+    revision = git_revision()
+    with FinishedCell(
+        plan.config, run, static=static, candidate_stage=plan.candidate_stage
+    ) as finished:
+        test = finished.task.test_examples()
+        gold = finished.task.label_ids(test)
+        right, size = finished.task.labels.index(RIGHT) if plan.choices else 0, 1
+        if plan.choices:
+            gold, size = right_choices(gold == right), len(CHOICES)
+        for system in left:
+            opened = system.open(finished)
+            answering = Compared(opened, right) if plan.choices else opened
+            measured = measure(answering, test, gold, texts_an_answer=size)
+            row = Row(
+                task=cell.task,
+                regime=cell.regime,
+                shots=cell.shots_told,
+                seed=cell.seed,
+                system=system.name,
+                **measured.figures,
+                parameters=answering.parameters,
+                model_bytes=answering.model_bytes,
+                store_bytes=answering.store_bytes,
+                latency_ms=measured.latency_ms,
+                test_rows=len(gold),
+                recipe=recipes[system.name],
+                system_hash=plan.system_hash(system),
+                content={
+                    stage.name: run.manifests[stage.name].content
+                    for stage in needed(chain.stages, system.stages)
+                },
+                git_revision=revision,
+            )
+            results.add(row, measured.right)
+            console.print(f"{system.name:<24} {row.accuracy:.3f}", highlight=False)
+
+
+def _current_hashes(request: Request, results: Results, stages: Path) -> dict[str, str]:
+    """What the hash of each system that has rows is today; the task does not count in it."""
+    # All systems exist in this regime.
+    cell = replace(request.cells[0], regime="unlabelled")
+    current: dict[str, str] = {}
+    for name in dict.fromkeys(row.system for row in results):
+        if name in current:
+            continue
+        _, _, ablation = name.partition(f"{OURS}/")
+        plan = request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
+        current |= {system.name: plan.system_hash(system) for system in plan.systems}
+    return current

@@ -1,0 +1,100 @@
+"""The whole benchmark on two labels: a row a system, and what is finished is not done again.
+
+The systems that the stage `baselines` makes are measured in tests/integration, where that stage has run, and static
+embeddings have a test of their own.
+"""
+
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from offline.bench.accuracy import Request, run_accuracy
+from offline.bench.systems import SYSTEMS
+from offline.bench.variants import variant_of
+
+REQUEST: dict[str, Any] = {
+    "tasks": ["small"],
+    "regime": "unlabelled",
+    "shots": 4,
+    "seeds": [0],
+    "quick": True,
+}
+EXPECTED = [
+    system.name for system in SYSTEMS if not (system.static or "baselines" in system.stages)
+]
+
+
+def measure(data: Path, out: Path, **changes: Any) -> str:
+    told = io.StringIO()
+    request = Request(**{"data": data, "systems": EXPECTED, **REQUEST, **changes})
+    run_accuracy(request, out, out / "stages", Console(file=told, width=120))
+    return told.getvalue()
+
+
+@pytest.fixture(scope="module")
+def out(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("bench")
+    measure(small_data, directory, variants=[variant_of("store=6"), variant_of("k=2")])
+    return directory
+
+
+def rows(out: Path) -> dict[str, dict[str, Any]]:
+    found = json.loads((out / "results.json").read_text())
+    assert found["quick"] is True
+    return {row["system"]: row for row in found["rows"]}
+
+
+def test_every_system_has_a_row_with_its_figures(out: Path) -> None:
+    found = rows(out)
+    assert set(found) == {*EXPECTED, "retrikt/store=6", "retrikt/k=2"}
+    for system, row in found.items():
+        assert 0 <= row["accuracy"] <= 1, system
+        assert row["nll"] > 0
+        assert row["parameters"] > 0
+        assert row["model_bytes"] > 0
+        assert row["latency_ms"] > 0
+        assert row["test_rows"] == 12
+        assert row["content"]["prepare"]
+    searching = {"retrikt", "knn", "retrikt/store=6", "retrikt/k=2"}
+    assert {system for system, row in found.items() if row["store_bytes"]} == searching
+    assert found["retrikt"]["parameters"] == found["retrieval_train_only"]["parameters"]
+    assert found["retrikt"]["parameters"] == found["distilled_on_unlabelled"]["parameters"]
+    assert found["teacher"]["parameters"] > 50 * found["retrikt"]["parameters"]
+
+
+def test_the_table_and_the_picture_name_every_system(out: Path) -> None:
+    table, picture = (out / "table.md").read_text(), (out / "pareto.svg").read_text()
+    for system in EXPECTED:
+        assert f"| {system} |" in table or f"| **{system}** |" in table
+    assert "Quick runs" in table
+    assert picture.startswith("<svg")
+
+
+def test_finished_rows_are_not_measured_again_even_without_their_stages(
+    small_data: Path, out: Path
+) -> None:
+    before = (out / "results.json").read_bytes()
+    kept = (out / "stages").rename(out / "kept")
+    told = measure(small_data, out)
+    assert "nothing to do" in told
+    assert (out / "results.json").read_bytes() == before
+    assert not list((out / "stages").glob("*/*"))
+    shutil.rmtree(out / "stages")
+    kept.rename(out / "stages")
+
+
+def test_a_row_that_is_missing_is_measured_from_the_stages_that_are_there(
+    small_data: Path, out: Path
+) -> None:
+    found = json.loads((out / "results.json").read_text())
+    found["rows"] = [row for row in found["rows"] if row["system"] != "knn"]
+    (out / "results.json").write_text(json.dumps(found))
+    stages = sorted(path for path in (out / "stages").glob("*/*"))
+    measure(small_data, out)
+    assert "knn" in rows(out)
+    assert sorted(path for path in (out / "stages").glob("*/*")) == stages

@@ -1,0 +1,91 @@
+"""The table averages rows of one system hash alone, and compares systems row by row."""
+
+from pathlib import Path
+
+import numpy as np
+
+from offline.bench.pareto import front
+from offline.bench.results import Results, Row
+from offline.bench.tables import write_tables
+
+ROWS = 200
+
+
+def measured(results: Results, system: str, wrong: int, **changes: object) -> None:
+    right = np.arange(ROWS) >= wrong
+    values: dict[str, object] = {
+        "task": "toy",
+        "regime": "labels",
+        "shots": 8,
+        "seed": 0,
+        "system": system,
+        "accuracy": 1 - wrong / ROWS,
+        "macro_f1": 0.5,
+        "nll": 1.0,
+        "ece": 0.1,
+        "parameters": 1_000_000,
+        "model_bytes": 4_000_000,
+        "store_bytes": 1_000_000,
+        "latency_ms": 1.5,
+        "test_rows": ROWS,
+        "recipe": f"{system}{changes}",
+        "system_hash": "new",
+        "content": {},
+        "git_revision": "c0ffee",
+    }
+    results.add(Row.model_validate({**values, **changes}), right)
+
+
+def table(directory: Path, results: Results, **current: str) -> str:
+    write_tables(directory, results, current)
+    return (directory / "table.md").read_text(encoding="utf-8")
+
+
+def line(text: str, system: str) -> str:
+    return next(
+        row for row in text.splitlines() if row.startswith((f"| {system} |", f"| **{system}"))
+    )
+
+
+def test_seeds_are_averaged_and_differences_have_intervals(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    for seed in (0, 1):
+        measured(results, "retrikt", 20 + 20 * seed, seed=seed)
+        measured(results, "tfidf", 60 + 20 * seed, seed=seed)
+    text = table(tmp_path, results, retrikt="new", tfidf="new")
+    assert "| **retrikt** | **0.850 ± 0.071** |" in text
+    assert "+20.0 (+" in line(text, "tfidf")
+    assert "5 MB" in line(text, "tfidf")
+    assert "c0ffee" in text
+    assert (tmp_path / "pareto.svg").read_text().startswith("<svg")
+
+
+def test_rows_of_another_hash_are_told_and_not_averaged(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    measured(results, "retrikt", 20)
+    measured(results, "tfidf", 60, system_hash="old")
+    measured(results, "tfidf", 80, seed=1)
+    text = table(tmp_path, results, retrikt="new", tfidf="new")
+    assert "| tfidf | 0.600 |" in text
+    assert "Not in these tables: 1 rows of earlier versions" in text
+    assert "tfidf: seeds 1 alone." in text
+    assert line(text, "tfidf").endswith("|  |"), "no seed is shared, so nothing is compared"
+
+
+def test_a_mean_over_tasks_leaves_out_a_system_that_lacks_one(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    for task, wrong in (("one", 20), ("two", 40)):
+        measured(results, "retrikt", wrong, task=task)
+        measured(results, "tfidf", 2 * wrong, task=task)
+    measured(results, "knn", 10, task="one")
+    text = table(tmp_path, results, retrikt="new", tfidf="new", knn="new")
+    mean = text[text.index("mean of") : text.index("## one")]
+    assert "| **retrikt** | **0.850** |" in mean
+    assert "+15.0 (+" in line(mean, "tfidf")
+    assert "knn" not in mean
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    costs = {"small": 1.0, "dear": 3.0, "worse": 2.0, "same": 1.0}
+    accuracies = {"small": 0.5, "dear": 0.9, "worse": 0.4, "same": 0.45}
+    assert front(costs, accuracies) == ["small", "dear"]
