@@ -16,7 +16,7 @@ import structlog
 from offline.knowledge.drafts import Draft
 from offline.knowledge.in_force import write_edited
 from offline.knowledge.items import Items
-from offline.knowledge.journal import Edit, Journal, item_keys
+from offline.knowledge.journal import Edit, Journal
 from offline.knowledge.measuring import Measured, measure, reasons
 from offline.knowledge.outcome import Edited
 from offline.knowledge.purge import Purged, purge, unfinished
@@ -134,9 +134,12 @@ def _release(
     with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
         candidate = Path(folder) / "candidate"
         made = write_edited(
-            items.directory, candidate, [edit], edits=[*items.release.edits, edit.id]
+            items.directory, candidate, [edit], sources, edits=[*items.release.edits, edit.id]
         )
-        held_out = _held_out(sources, items, edit)
+        inside = [*items.keys, *(item.key for item in edit.added)]
+        held_out = sources.held_out(
+            items.release.labels, inside, pair=items.knowledge.metadata.pair
+        )
         before, now = measure(items.directory, held_out), measure(candidate, held_out)
         found = reasons(now, before, held_out, settings.release)
         warnings = [*draft.warnings, *_too_few(now, settings.release)]
@@ -204,24 +207,6 @@ def _told(items: Items, draft: Draft, outcome: str) -> Edited:
         new_labels=tuple(new),
         labeller=edit.labeller if edit else None,
         warnings=draft.warnings,
-    )
-
-
-def _held_out(sources: Sources, items: Items, edit: Edit) -> Examples:
-    """The validation rows that are no knowledge, with labels that the release has."""
-    table = sources.split("validation")
-    texts, pairs = table["text"].to_pylist(), table["text_pair"].to_pylist()
-    named = table["label"].to_pylist()
-    inside = {*items.keys, *(item.key for item in edit.added)}
-    rows = [
-        row
-        for row, key in enumerate(item_keys(texts, pairs))
-        if key not in inside and named[row] in items.release.labels
-    ]
-    return Examples(
-        [texts[row] for row in rows],
-        [pairs[row] for row in rows] if items.knowledge.metadata.pair else None,
-        [named[row] for row in rows],
     )
 
 

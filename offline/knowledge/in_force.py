@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from offline.knowledge.asking import AskedKnowledge
+from offline.knowledge.balance import fit_balance
 from offline.knowledge.editable import EditableKnowledge, Relabeller
 from offline.knowledge.journal import Edit, Journal, item_keys
-from offline.knowledge.sources import sources_of
+from offline.knowledge.sources import Sources, sources_of
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, NotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
@@ -82,6 +84,7 @@ def with_edits(candidate: Path, task_directory: Path) -> Iterator[Path]:
             candidate,
             edited,
             [_without(edit, measured_on) for edit in edits],
+            sources,
             edits=[edit.id for edit in edits],
             again=again,
         )
@@ -93,6 +96,7 @@ def write_edited(
     source: Path,
     directory: Path,
     applied: Sequence[Edit],
+    sources: Sources,
     *,
     edits: Sequence[str],
     again: Relabeller | None = None,
@@ -103,6 +107,7 @@ def write_edited(
         source: directory of a release, or of a candidate.
         directory: is made.
         applied: the edits, in order.
+        sources: that the release came from; its validation rows are what the balance is fitted on.
         edits: ids of all edits that the knowledge then holds.
         again: asked where an edit's probabilities are by another labeller.
 
@@ -134,6 +139,7 @@ def write_edited(
     shutil.copytree(source / BUNDLE, directory / BUNDLE)
     write_knowledge(directory / KNOWLEDGE, finished)
     np.save(directory / SOFT_LABELS, finished.soft_labels.astype(np.float16))
+    held_out = sources.held_out(bundle.manifest.labels, editable.keys, pair=finished.metadata.pair)
     return write_release_manifest(
         directory,
         task=present.task,
@@ -143,6 +149,7 @@ def write_edited(
         items=len(finished),
         metrics={},
         edits=edits,
+        balance=fit_balance(AskedKnowledge(encoder, bundle.manifest, finished), held_out),
     )
 
 

@@ -3,24 +3,20 @@
 Neighbours are searched for exactly, in the knowledge file itself: no store version has to be built to judge it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.knowledge.journal import item_keys
+from offline.knowledge.asking import AskedKnowledge
 from offline.store.gate import ROUNDING, ReleaseConfig, reasons_against
-from offline.student.mixing_fit import nearest_items
 from offline.tasks.prepared import Examples
-from offline.teacher.near_duplicates import jaccard_similarity, shingles
-from offline.teacher.quality import QualityConfig
-from services.releases.manifest import BUNDLE, KNOWLEDGE
-from services.store.knowledge_file import Knowledge, read_knowledge
-from services.student.bundle import BundleManifest, load_bundle
+from services.releases.manifest import BUNDLE, KNOWLEDGE, read_release_manifest
+from services.store.knowledge_file import read_knowledge
+from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
-from services.student.mixing import mix
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +63,14 @@ def measure(release: Path, held_out: Examples) -> Measured:
         held_out: rows that are not knowledge.
     """
     bundle = load_bundle(release / BUNDLE)
-    encoder = OnnxEncoder.of_bundle(bundle)
-    knowledge = read_knowledge(release / KNOWLEDGE)
-    asked = _Asked(encoder, bundle.manifest, knowledge)
-    return Measured(
-        labels=knowledge.metadata.labels,
-        held_out=asked.answers(held_out.texts, held_out.pairs),
-        left_out=_left_out(asked, bundle.manifest.labels, knowledge),
+    balance = read_release_manifest(release).balance
+    asked = AskedKnowledge(
+        OnnxEncoder.of_bundle(bundle), bundle.manifest, read_knowledge(release / KNOWLEDGE)
     )
+    answers = np.empty(0, np.int64)
+    if len(held_out):
+        answers = asked.answers(asked.scores(held_out.texts, held_out.pairs), balance)
+    return Measured(asked.knowledge.metadata.labels, answers, _left_out(asked, balance))
 
 
 def reasons(
@@ -118,60 +114,15 @@ def _reasons_of_labels(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
-    """A student and its knowledge, asked as the server asks them."""
-
-    encoder: OnnxEncoder
-    bundle: BundleManifest
-    knowledge: Knowledge
-
-    def answers(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None,
-        excluded: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.int64]:
-        """(n,) positions of the most probable labels; `excluded` (n, items) is not to be found."""
-        if not texts:
-            return np.empty(0, np.int64)
-        logits, queries = self.encoder.encode(texts, pairs)
-        # The server's soft labels are float16.
-        soft = self.knowledge.soft_labels.astype(np.float16).astype(np.float32)
-        similarities, labels = nearest_items(
-            queries, self.knowledge.vectors, soft, self.bundle.mixing.k, excluded
-        )
-        found: NDArray[np.int64] = mix(
-            logits, similarities, labels, self.bundle.mixing
-        ).probabilities.argmax(1)
-        return found
-
-
-def _left_out(asked: _Asked, known: Sequence[str], knowledge: Knowledge) -> dict[str, Recall]:
-    labels = knowledge.metadata.labels
-    named = knowledge.table["label"].to_pylist()
+def _left_out(asked: AskedKnowledge, balance: float) -> dict[str, Recall]:
+    labels = asked.knowledge.metadata.labels
+    named = asked.knowledge.table["label"].to_pylist()
     found = {}
-    for position, label in list(enumerate(labels))[len(known) :]:
+    for position, label in list(enumerate(labels))[asked.known :]:
         rows = [row for row, name in enumerate(named) if name == label]
         if not rows:
             continue
-        texts = knowledge.table["text"].take(rows).to_pylist()
-        pairs = knowledge.table["text_pair"].take(rows).to_pylist()
-        excluded = np.zeros((len(rows), len(knowledge)), dtype=bool)
-        excluded[:, rows] = _alike(texts, pairs)
-        answers = asked.answers(texts, pairs if knowledge.metadata.pair else None, excluded)
+        scores = asked.scores(*asked.items(rows), asked.without_themselves(rows))
+        answers = asked.answers(scores, balance)
         found[label] = Recall(len(rows), float(np.mean(answers == position)))
     return found
-
-
-def _alike(texts: Sequence[str], pairs: Sequence[str | None]) -> NDArray[np.bool_]:
-    """(n, n): which texts are one another, or have nearly one another's wording."""
-    keys = np.array(item_keys(texts, pairs))
-    alike: NDArray[np.bool_] = keys[:, None] == keys[None, :]
-    forms = [shingles(f"{text}{pair or ''}") for text, pair in zip(texts, pairs, strict=True)]
-    least = QualityConfig().jaccard
-    for row, form in enumerate(forms):
-        for other in range(row):
-            if not alike[row, other] and jaccard_similarity(form, forms[other]) >= least:
-                alike[row, other] = alike[other, row] = True
-    return alike

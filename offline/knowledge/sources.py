@@ -5,7 +5,7 @@ stage that it read, and what that one read.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 from pydantic import ValidationError
 
+from offline.knowledge.journal import item_keys
 from offline.pipeline.manifest import MANIFEST, StageManifest
 from offline.stages.index import CANDIDATE
 from offline.tasks.config import FieldsConfig
 from offline.tasks.examples import SCHEMA, read_examples
+from offline.tasks.prepared import Examples
 from services.platform.errors import CorruptArtifact
 from services.releases.manifest import ReleaseManifest, read_release_manifest
 
@@ -68,6 +70,22 @@ class Sources:
         with suppress(FileNotFoundError):
             return read_examples(self.prepare / f"{name}.parquet")
         return SCHEMA.empty_table()
+
+    def held_out(self, labels: Collection[str], keys: Collection[str], *, pair: bool) -> Examples:
+        """The validation rows that have one of the labels and none of the keys."""
+        table = self.split("validation")
+        texts, pairs = table["text"].to_pylist(), table["text_pair"].to_pylist()
+        named, inside = table["label"].to_pylist(), set(keys)
+        rows = [
+            row
+            for row, key in enumerate(item_keys(texts, pairs))
+            if key not in inside and named[row] in labels
+        ]
+        return Examples(
+            [texts[row] for row in rows],
+            [pairs[row] for row in rows] if pair else None,
+            [named[row] for row in rows],
+        )
 
     def labelling(self) -> Labelling | None:
         """The labeller; None where it is not here."""

@@ -99,6 +99,7 @@ def reindex(
             items=present.items,
             metrics={**present.metrics, "recall": recall},
             gate=reasons,
+            balance=present.balance,
             edits=present.edits,
         )
         added = releases.add(staged)

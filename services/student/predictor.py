@@ -16,6 +16,7 @@ from services.store.client import StoreClient, StoredItem
 from services.student.bundle import BundleManifest, load_bundle
 from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
+from services.student.label_balance import label_weights
 from services.student.mixing import head_distribution, mix
 
 Floats = NDArray[np.float32]
@@ -82,6 +83,7 @@ class Predictor:
         self.bundle = bundle
         self.labels = manifest.labels
         self.soft_labels = soft_labels
+        self._label_weights = label_weights(soft_labels, len(bundle.labels), manifest.balance)
         self._encoder = encoder
         self._store = store
 
@@ -211,7 +213,11 @@ class Predictor:
         with span("mix"):
             # Padding has the id -1: it is clipped to a row that then weighs nothing.
             neighbour_labels = np.take(self.soft_labels, hits.ids, axis=0, mode="clip")
-            mixed = mix(logits, hits.scores, neighbour_labels.astype(np.float32), parameters)
+            neighbour_labels = neighbour_labels.astype(np.float32)
+            if self._label_weights is not None:
+                # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
+                neighbour_labels *= self._label_weights
+            mixed = mix(logits, hits.scores, neighbour_labels, parameters)
         seconds["mix"] = time.perf_counter() - searched
         return Prediction(
             self.release,
