@@ -56,7 +56,7 @@ class Teacher:
         return self.labeller.parameters
 
     def probabilities(self, texts: Texts, pairs: Texts | None = None) -> Probabilities:
-        return self.labeller.probabilities(self.labeller.embed(texts, pairs))
+        return self.labeller.soft_labels(texts, pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ class Labelling:
     ) -> list[dict[str, float]]:
         """Its calibrated probability of each label, of each text."""
         labeller = _loaded(self.directory)
-        found = labeller.probabilities(labeller.embed(texts, pairs))
+        found = labeller.soft_labels(texts, pairs)
         return [dict(zip(labeller.labels, map(float, row), strict=True)) for row in found]
 
 

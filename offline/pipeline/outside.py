@@ -39,7 +39,7 @@ def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, di
     generator = config.generator
     named = {
         "prepare": data_hashes(config.task.data),
-        "labeller": {"labeller.encoder.model": model_hash(config.labeller.encoder.model)},
+        "labeller": {key: model_hash(name) for key, name in config.labeller.models().items()},
         "generator": {"generator.model": model_hash(generator.model)}
         if generator.model is not None
         else {"generator.encoder": model_hash(generator.encoder)},

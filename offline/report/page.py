@@ -23,7 +23,8 @@ COMPARED = {
     "label_agreement_judge": "agreement, judge",
     "self_bleu": "self-BLEU",
     "distinct": "distinct",
-    "copies": "copies",
+    "copies": "copies, training",
+    "copies_unlabelled": "copies, unlabelled",
 }
 PROMPTS = {
     "name_prefix": "the label's name",

@@ -14,7 +14,7 @@ from offline.report.intervals import paired_difference
 from offline.stages.index import CANDIDATE
 from services.releases.manifest import BUNDLE
 
-MEASURED = ("distinct", "copies", "label_agreement", "self_bleu")
+MEASURED = ("distinct", "copies", "copies_unlabelled", "label_agreement", "self_bleu")
 """Figures of the kept generated items that a report always names; null where no run kept one."""
 
 

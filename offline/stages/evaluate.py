@@ -37,12 +37,10 @@ def run(
     gold = task.label_ids(test)
     labeller = load_labeller(inputs["labeller"])
     answers: dict[str, Probabilities] = {
-        TEACHER: labeller.probabilities(
-            labeller.embed(
-                test.texts,
-                test.pairs,
-                progress=lambda done, total: context.report(done, total, {}),
-            )
+        TEACHER: labeller.soft_labels(
+            test.texts,
+            test.pairs,
+            progress=lambda done, total: context.report(done, total, {}),
         )
     }
     parameters = {TEACHER: labeller.parameters}

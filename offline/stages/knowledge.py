@@ -63,7 +63,7 @@ def run(
             examples.texts,
             examples.pairs,
             examples.labels,
-            labeller.probabilities(embeddings),
+            labeller.soft_labels(examples.texts, examples.pairs, embeddings=embeddings),
             embeddings,
         )
 
@@ -124,7 +124,9 @@ def run(
         ),
         encoding="utf-8",
     )
-    figures = knowledge_figures(parts, written, train, load_judge(inputs["labeller"]), task.labels)
+    figures = knowledge_figures(
+        parts, written, train, unlabelled, load_judge(inputs["labeller"]), task.labels
+    )
     _write_json(context.directory / "figures.json", figures)
     return figures
 

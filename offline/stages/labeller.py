@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import structlog
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
@@ -17,20 +18,33 @@ from offline.teacher import judge as judges
 from offline.teacher import labeller as labellers
 from offline.teacher.diversity import stratified_rows
 from offline.teacher.encoder import SentenceEncoder, load_encoder
-from offline.teacher.head import FittedHead, fit_head, head_identity, save_head
-from offline.teacher.judge import JudgeConfig, fit_judge, joined
+from offline.teacher.head import head_identity, save_head
+from offline.teacher.judge import JudgeConfig, fit_judge
 from offline.teacher.labeller import LabellerConfig
+from offline.teacher.labeller_fit import FittedLabeller, fit_labeller
+from offline.teacher.pretrained import model_directory
+from offline.teacher.soft_labels import joined
+from offline.teacher.text_scorer import LabelledRows
 from offline.teacher.word_features import WordFeatures
+
+log = structlog.get_logger(__name__)
 
 
 def run(
     inputs: Mapping[str, Path], config: LabellerConfig, context: StageContext
 ) -> dict[str, Any]:
-    """Write the labeller's and the judge's heads, their descriptions, and the cross-fitted probabilities.
+    """Write labeller and judge, their descriptions, and the cross-fitted probabilities.
 
-    All reported figures are cross-fitted: every row is judged by a head and a temperature that did not
+    All reported figures are cross-fitted: every row is judged by a labeller and a temperature that did not
     see it. The test split stays closed.
+
+    Raises:
+        InvalidConfig: a model does not suit the kind of labeller, the labels or the texts.
+        ModelNotFound: a model is not to be had.
     """
+    # A name that cannot be loaded is told before anything is read.
+    for name in config.models().values():
+        model_directory(name)
     task = PreparedTask.load(inputs["prepare"])
     encoder = load_encoder(config.encoder)
     train = task.examples("train")
@@ -46,25 +60,30 @@ def run(
     )
     place = {text: row for row, text in enumerate(texts)}
 
-    fitted = fit_head(
+    gold = task.label_ids(train)
+    fitted = fit_labeller(
+        LabelledRows(train.texts, train.pairs, gold, _forms(train)),
         embeddings[[place[text] for text in _texts(train)]],
-        task.label_ids(train),
-        _forms(train),
-        len(task.labels),
-        strengths=config.strengths,
-        folds=config.folds,
+        {label: task.label_texts[label] for label in task.labels},
+        encoder,
+        config,
         seed=context.seed,
+        progress=lambda done, total: context.report(done, total, {}),
     )
-    own = figures(fitted.cross_fitted, task.label_ids(train))
-    _write_labeller(context.directory, task, config, encoder, fitted, own)
+    own = figures(fitted.cross_fitted, gold)
+    _write_labeller(context.directory, config, fitted, own)
+    _distrust(own["accuracy"], gold)
 
     rows_embedded = embeddings[[place[text] for text in _texts(rows)]]
     of_judge = _write_judge(context.directory, task, config, encoder, rows, rows_embedded)
     return {
         **own,
-        "temperature": round(fitted.head.temperature, 6),
-        "strength": fitted.strength,
-        "parameters": encoder.parameters + fitted.head.parameters,
+        **{
+            name: round(fitted.details[name], 6)
+            for name in ("temperature", "strength")
+            if name in fitted.details
+        },
+        "parameters": fitted.labeller.parameters,
         "judge_accuracy": of_judge["accuracy"],
         "judge_rows": len(rows),
     }
@@ -72,14 +91,11 @@ def run(
 
 def _write_labeller(
     directory: Path,
-    task: PreparedTask,
     config: LabellerConfig,
-    encoder: SentenceEncoder,
-    fitted: FittedHead,
+    fitted: FittedLabeller,
     measured: Mapping[str, float],
 ) -> None:
-    head = fitted.head
-    save_head(head, directory / labellers.HEAD)
+    fitted.save(directory)
     save_file(
         {
             "probabilities": fitted.cross_fitted,
@@ -91,17 +107,26 @@ def _write_labeller(
         directory / labellers.DESCRIPTION,
         {
             "format": 1,
-            "identity": head_identity(encoder.identity, head),
-            "labels": list(task.labels),
+            "kind": config.kind,
+            "identity": fitted.labeller.identity,
+            "labels": list(fitted.labeller.labels),
             "encoder": config.encoder.model_dump(),
-            "parameters": encoder.parameters + head.parameters,
-            "temperature": head.temperature,
-            "strength": fitted.strength,
+            "parameters": fitted.labeller.parameters,
+            **fitted.details,
             "rows": len(fitted.folds),
             "folds": int(fitted.folds.max()) + 1,
             "cross_fitted": dict(measured),
         },
     )
+
+
+def _distrust(accuracy: float, gold: NDArray[np.int64]) -> None:
+    """Log a labeller that is no better than naming the most frequent label: what follows is worth nothing."""
+    most_frequent = float(np.bincount(gold).max() / len(gold))
+    if accuracy <= most_frequent:
+        log.warning(
+            "labeller_knows_nothing", accuracy=accuracy, most_frequent=round(most_frequent, 6)
+        )
 
 
 def _write_judge(

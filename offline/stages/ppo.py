@@ -9,12 +9,13 @@ from offline.pipeline.stage import StageContext
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.comparison import compare
 from offline.teacher.generator import SHARED_TOKENS, load_generator
-from offline.teacher.judge import joined, load_judge
+from offline.teacher.judge import load_judge
 from offline.teacher.labeller import load_labeller
 from offline.teacher.ppo import PPOConfig, improve
 from offline.teacher.prompt_files import load_prompts, save_prompts
 from offline.teacher.rewards import Reward
 from offline.teacher.run_log import RunLog
+from offline.teacher.soft_labels import joined
 from offline.teacher.soft_prompt import name_prompt
 from offline.teacher.text_memory import TrainingTexts
 
@@ -31,12 +32,15 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
     names = [task.label_texts[label] for label in task.labels]
     examples = task.examples("train")
     texts = joined(examples.texts, examples.pairs)
+    rest = task.examples("unlabelled")
+    unlabelled = joined(rest.texts, rest.pairs)
     training = TrainingTexts.of(
         texts,
         task.label_ids(examples),
         labeller.embed(examples.texts, examples.pairs),
         names,
         sides=None if examples.pairs is None else (examples.texts, examples.pairs),
+        unlabelled=unlabelled,
     )
     reward = Reward(config.reward, labeller, names, training)
     tuned = load_prompts(inputs["soft_prompt"], task.labels).to(generator.model.device)
@@ -70,12 +74,16 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
         load_judge(inputs["labeller"]),
         task.labels,
         texts,
+        unlabelled,
         samples=config.comparison_samples,
         sampling=config.sampling,
         seed=context.seed,
     )
     (context.directory / "comparison.json").write_text(json.dumps(compared, indent=1))
-    figures = ("reward", "label_agreement", "label_agreement_judge", "self_bleu", "copies")
+    figures = (
+        "reward", "label_agreement", "label_agreement_judge", "self_bleu", "copies",
+        "copies_unlabelled",
+    )  # fmt: skip
     return {
         "best_step": improved.best_step,
         **{

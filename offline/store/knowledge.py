@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from offline.configs.section import Section
-from offline.teacher.judge import joined
 from offline.teacher.quality import QualityConfig
+from offline.teacher.soft_labels import joined
 from services.store.knowledge_file import Knowledge, KnowledgeMetadata, fixed_lists
 
 

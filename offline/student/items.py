@@ -106,7 +106,7 @@ def labelled_items(
     """The rows of a split with the labeller's soft labels, and their gold labels (n,)."""
     examples = task.examples(split)
     embeddings = labeller.embed(examples.texts, examples.pairs)
-    soft_labels = labeller.probabilities(embeddings)
+    soft_labels = labeller.soft_labels(examples.texts, examples.pairs, embeddings=embeddings)
     items = TrainingItems(examples.texts, examples.pairs, soft_labels, embeddings)
     return items, task.label_ids(examples)
 

@@ -8,10 +8,9 @@ from torch import Tensor
 
 from offline.teacher.diversity import copy_share, distinct_share, self_bleu
 from offline.teacher.generator import Generator
-from offline.teacher.judge import joined
-from offline.teacher.labeller import SoftLabeller
 from offline.teacher.rewards import Reward
 from offline.teacher.sampling import SamplingConfig
+from offline.teacher.soft_labels import SoftLabeller, joined
 from offline.teacher.text_memory import LabelledTexts
 from offline.teacher.writing import balanced_labels, write
 
@@ -23,6 +22,7 @@ def compare(
     judge: SoftLabeller,
     labels: Sequence[str],
     training_texts: Sequence[str],
+    unlabelled_texts: Sequence[str],
     *,
     samples: int,
     sampling: SamplingConfig,
@@ -36,7 +36,8 @@ def compare(
         reward: what PPO was rewarded by; its batch is the fresh samples alone.
         judge: a labeller that the reward never saw.
         labels: label names.
-        training_texts: what a copy is a copy of; pairs joined.
+        training_texts: what `copies` are copies of; pairs joined.
+        unlabelled_texts: what `copies_unlabelled` are copies of; pairs joined.
         samples: of each prompt, the same number of each label.
         sampling: temperature and top-p.
         seed: of the draws, the same for each prompt.
@@ -49,7 +50,7 @@ def compare(
         rewarded, _ = reward(
             written.texts, written.pairs, asked, written.complete, LabelledTexts.none()
         )
-        judged = judge.probabilities(judge.embed(written.texts, written.pairs))
+        judged = judge.soft_labels(written.texts, written.pairs)
         texts = joined(written.texts, written.pairs)
         figures[name] = {
             "samples": samples,
@@ -60,6 +61,7 @@ def compare(
             "self_bleu": self_bleu(texts, [labels[label] for label in asked], seed=seed),
             "distinct": distinct_share(texts),
             "copies": copy_share(texts, training_texts),
+            "copies_unlabelled": copy_share(texts, unlabelled_texts),
             "length": float(written.sampled.lengths.float().mean()),
             "complete": float(written.complete.mean()),
         }

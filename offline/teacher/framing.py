@@ -62,20 +62,20 @@ class Framing:
         known = special is not None and special != tokenizer.unk_token_id
         mark = PAIR_TOKEN if known else self._separator()
         object.__setattr__(self, "_reserved", mark)
-        object.__setattr__(self, "separator", (special,) if known else tuple(self._ids(mark)))
+        object.__setattr__(self, "separator", (special,) if known else tuple(self.ids(mark)))
         object.__setattr__(self, "end", tokenizer.eos_token_id)
         filler = tokenizer.bos_token_id
         object.__setattr__(self, "filler", tokenizer.eos_token_id if filler is None else filler)
 
     def encode(self, text: str, pair: str | None = None) -> list[int]:
         """Token ids of an example, its end token included."""
-        ids = self._ids(_one_line(text))
+        ids = self.ids(_one_line(text))
         if self.pair:
             # What separates the texts must not occur in them.
             first, second = (
                 _one_line(part.replace(self._reserved, " ")) for part in (text, pair or "")
             )
-            ids = [*self._ids(first), *self.separator, *self._ids(second)]
+            ids = [*self.ids(first), *self.separator, *self.ids(second)]
         return [*ids, self.end]
 
     def decode(self, ids: Sequence[int]) -> Sample:
@@ -97,32 +97,39 @@ class Framing:
 
         Names that are too long lose their last tokens. Without words it announces any text.
         """
-        ids = [*self._ids(words)[: width - 1], *self._ids(AFTER_NAME)[:1]]
+        ids = [*self.ids(words)[: width - 1], *self.ids(AFTER_NAME)[:1]]
         return [self.filler] * (width - len(ids)) + ids
 
     def name_width(self, names: Sequence[str]) -> int:
         """Tokens that the longest of the names needs, its colon and one filler included."""
-        return max(len(self._ids(name)) for name in names) + 2
+        return max(len(self.ids(name)) for name in names) + 2
 
     def start(self, decoder_start: int) -> tuple[int, ...]:
         """What the decoder of an encoder-decoder begins with: its start token, and what its tokenizer puts
         before every target (BART's `<s>`)."""
         target = list(self.tokenizer(text_target="a")["input_ids"])
-        bare = self._ids("a")
+        bare = self.ids("a")
         before = target[: _find(target, tuple(bare)) or 0]
         return (decoder_start, *before)
+
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the tokenizer puts before and after every text that a model reads."""
+        whole, bare = list(self.tokenizer("a")["input_ids"]), self.ids("a")
+        at = _find(whole, tuple(bare)) or 0
+        return tuple(whole[:at]), tuple(whole[at + len(bare) :])
 
     def _separator(self) -> str:
         """The first of `SEPARATORS` that comes back as it was after becoming tokens."""
         for mark in SEPARATORS:
-            ids = self._ids(mark)
+            ids = self.ids(mark)
             if self.tokenizer.unk_token_id in ids and self.tokenizer.unk_token_id != self.end:
                 continue
             if str(self.tokenizer.decode(ids)).strip(" ") == mark.strip(" "):
                 return mark
         return SEPARATORS[0]
 
-    def _ids(self, text: str) -> list[int]:
+    def ids(self, text: str) -> list[int]:
+        """Of a text alone, without what the tokenizer puts around it."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 

@@ -2,31 +2,20 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
-import torch
 from pydantic import Field
-from safetensors import SafetensorError
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offline.configs.section import Section
 from offline.teacher.framing import Framing
+from offline.teacher.language_model import decoder_start, load_language_model, prompted
 from offline.teacher.precision import Precision, settled
 from offline.teacher.pretrained import PACKAGED, model_directory
-from offline.teacher.prompted import PromptedCausal, PromptedEncoderDecoder, PromptedModel
-from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
+from offline.teacher.prompted import PromptedModel
+from services.platform.errors import CorruptArtifact, InvalidConfig
 
 DESCRIPTION = "generator.json"
 MODEL = "model"
@@ -140,39 +129,10 @@ def load_generator(directory: Path) -> Generator:
         raise CorruptArtifact(f"{path} cannot be read: {error!r}.") from error
 
 
-def prompted(model: PreTrainedModel, framing: Framing) -> PromptedModel:
-    """The model behind prompts, frozen.
-
-    Raises:
-        InvalidConfig: a decoder that does not say what it begins with, or a model without keys and values.
-    """
-    if model._is_stateful:
-        raise InvalidConfig(
-            f"A generator of the type {model.config.model_type!r} keeps a running state instead of keys and"
-            " values: it cannot read a prompt once for many texts.",
-            hint="Name a transformer.",
-        )
-    if not model.config.is_encoder_decoder:
-        return PromptedCausal(model)
-    return PromptedEncoderDecoder(model, _start(model, framing))
-
-
-def _start(model: PreTrainedModel, framing: Framing) -> tuple[int, ...]:
-    first = getattr(model.generation_config, "decoder_start_token_id", None)
-    if first is None:
-        first = getattr(model.config, "decoder_start_token_id", None)
-    if first is None:
-        raise InvalidConfig(
-            f"The generator, a {model.config.model_type!r}, names no token that its decoder begins with.",
-            hint="Set decoder_start_token_id in its config.json.",
-        )
-    return framing.start(int(first))
-
-
 def _check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens: int) -> None:
     positions = getattr(model.config, "max_position_embeddings", None)
     if model.config.is_encoder_decoder:
-        needed = max(width, len(_start(model, framing)) + max_tokens)
+        needed = max(width, len(decoder_start(model, framing)) + max_tokens)
     else:
         needed = width + max_tokens
     if positions is not None and needed > positions:
@@ -187,55 +147,7 @@ def _load(
     name: str | None, directory: Path, precision: str, device: str
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     where = directory / MODEL if name is None else model_directory(name)
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-    with _loading(where):
-        settings = AutoConfig.from_pretrained(where, trust_remote_code=False, local_files_only=True)
-    loader = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
-    if type(settings) not in loader._model_mapping:
-        raise InvalidConfig(
-            f"{name or where} is of the type {settings.model_type!r}, which is no language model that writes text.",
-            hint="Name a model that AutoModelForCausalLM or AutoModelForSeq2SeqLM loads.",
-        )
-    with _loading(where):
-        model = loader.from_pretrained(
-            where,
-            dtype=getattr(torch, precision),
-            attn_implementation=attention(device),
-            use_safetensors=True,
-            trust_remote_code=False,
-            local_files_only=True,
-        )
-        tokenizer = AutoTokenizer.from_pretrained(
-            where, trust_remote_code=False, local_files_only=True
-        )
-    if tokenizer.eos_token_id is None:
-        raise InvalidConfig(
-            f"The tokenizer in {where} names no end token.",
-            hint="Set eos_token in its tokenizer_config.json.",
-        )
-    cast(torch.nn.Module, model).to(device)
-    return model, tokenizer
-
-
-@contextmanager
-def _loading(where: Path | str) -> Iterator[None]:
-    """Tell what transformers makes of missing and damaged files, each kind in an error of its own."""
-    try:
-        yield
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
-        raise ModelNotFound(
-            f"The model in {where} cannot be loaded: {error}",
-            hint="Expected a directory that `save_pretrained` of model and tokenizer wrote.",
-        ) from error
-
-
-def attention(device: str) -> str | None:
-    """The implementation of attention for a device; None for the model's own choice.
-
-    On processors, the gradient of torch's fused attention in bfloat16 takes eight times as long as
-    that of plain matrix products.
-    """
-    return "eager" if torch.device(device).type == "cpu" else None
+    return load_language_model(where, precision, device)
 
 
 def _weights_hash(directory: Path) -> str:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from offline.teacher.calibration import (
     fit_temperature,
     softmax,
 )
+from offline.teacher.encoder import Progress
 from services.platform.errors import CorruptArtifact
 
 _ABSENT_BIAS = -30.0
@@ -48,6 +49,28 @@ class SoftmaxHead:
         """(n, labels) for features (n, d)."""
         logits = np.asarray(features @ self.weight.T + self.bias, dtype=np.float32)
         return softmax(logits / np.float32(self.temperature))
+
+
+@dataclass(frozen=True, slots=True)
+class HeadScorer:
+    """Scores texts by a head on their embeddings."""
+
+    head: SoftmaxHead
+    reads_embeddings: ClassVar[bool] = True
+
+    @property
+    def parameters(self) -> int:
+        return self.head.parameters
+
+    def __call__(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        embeddings: NDArray[np.float32] | None,
+        progress: Progress | None,
+    ) -> NDArray[np.float32]:
+        assert embeddings is not None
+        return self.head.probabilities(embeddings)
 
 
 @dataclass(frozen=True, slots=True)

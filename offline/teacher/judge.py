@@ -24,7 +24,7 @@ by side had 0.743, 0.881 and 0.909 in ten to twenty times the time.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,13 +38,7 @@ from offline.teacher.calibration import (
     fit_temperature,
     softmax,
 )
-from offline.teacher.encoder import (
-    EncoderConfig,
-    Progress,
-    SentenceEncoder,
-    load_encoder,
-    rerun,
-)
+from offline.teacher.encoder import EncoderConfig, Progress, load_encoder, rerun
 from offline.teacher.head import (
     FittedHead,
     SoftmaxHead,
@@ -53,6 +47,7 @@ from offline.teacher.head import (
     read_description,
     regression,
 )
+from offline.teacher.soft_labels import Labeller, joined
 from offline.teacher.word_features import WordFeatures, naive_bayes
 
 DESCRIPTION = "judge.json"
@@ -82,60 +77,31 @@ class JudgeConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
-    """Gives a probability a label, as the labeller does; see the module for what it is for.
+class JudgeScorer:
+    """Scores texts by their embeddings and their words.
 
     Attributes:
-        labels: label names, in the order of the probabilities.
-        identity: encoder and hash of the head.
-        encoder: the frozen encoder.
-        words: the features beside its embeddings.
-        head: the calibrated head on both.
+        words: the features beside the encoder's embeddings.
+        head: the calibrated head on both, side by side.
     """
 
-    labels: tuple[str, ...]
-    identity: str
-    encoder: SentenceEncoder
     words: WordFeatures
     head: SoftmaxHead
+    reads_embeddings: ClassVar[bool] = True
 
     @property
     def parameters(self) -> int:
-        """Of encoder and head."""
-        return self.encoder.parameters + self.head.parameters
+        return self.head.parameters
 
-    def embed(
+    def __call__(
         self,
         texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        progress: Progress | None = None,
+        pairs: Sequence[str] | None,
+        embeddings: NDArray[np.float32] | None,
+        progress: Progress | None,
     ) -> NDArray[np.float32]:
-        """(n, dimensions + words + characters) float32: what `probabilities` takes."""
-        return self.beside(self.encoder.embed(texts, pairs, progress=progress), texts, pairs)
-
-    def beside(
-        self,
-        embeddings: NDArray[np.float32],
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-    ) -> NDArray[np.float32]:
-        """What `embed` gives, where the labeller's embeddings (n, dimensions) of the texts are at hand.
-
-        Both heads of a labeller stage read the same encoder in the same way.
-        """
-        return np.hstack([embeddings, self.words(joined(texts, pairs))])
-
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities (n, labels) float32 for what `embed` gave."""
-        return self.head.probabilities(embeddings)
-
-
-def joined(texts: Sequence[str], pairs: Sequence[str] | None) -> list[str]:
-    """Texts, or pairs as one text of two lines."""
-    if pairs is None:
-        return list(texts)
-    return [f"{text}\n{pair}" for text, pair in zip(texts, pairs, strict=True)]
+        assert embeddings is not None
+        return self.head.probabilities(np.hstack([embeddings, self.words(joined(texts, pairs))]))
 
 
 def fit_judge(
@@ -183,7 +149,7 @@ def fit_judge(
     return FittedHead(head, config.strength, probabilities.astype(np.float32), fold_of)
 
 
-def load_judge(directory: Path, encoder: EncoderConfig | None = None) -> Judge:
+def load_judge(directory: Path, encoder: EncoderConfig | None = None) -> Labeller:
     """The judge of a finished labeller stage.
 
     Args:
@@ -198,12 +164,11 @@ def load_judge(directory: Path, encoder: EncoderConfig | None = None) -> Judge:
     stored = EncoderConfig.model_validate(found["encoder"])
     head, arrays = load_head(directory / HEAD)
     words = WordFeatures(found["word_features"], found["character_features"], arrays["rarity"])
-    return Judge(
+    return Labeller(
         tuple(found["labels"]),
         found["identity"],
         load_encoder(rerun(stored, encoder)),
-        words,
-        head,
+        JudgeScorer(words, head),
     )
 
 

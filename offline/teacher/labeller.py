@@ -1,20 +1,24 @@
-"""The labeller: a frozen sentence encoder and a calibrated softmax head on its embeddings."""
+"""The labeller: which kinds there are, and how one is loaded."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from offline.configs.section import Section
-from offline.teacher.encoder import EncoderConfig, Progress, SentenceEncoder, load_encoder, rerun
-from offline.teacher.head import SoftmaxHead, load_head, read_description
+from offline.teacher.classifier import ClassifierConfig
+from offline.teacher.classifier_files import load_classifier
+from offline.teacher.encoder import EncoderConfig, load_encoder, rerun
+from offline.teacher.head import HeadScorer, load_head, read_description
 from offline.teacher.judge import JudgeConfig, load_judge
+from offline.teacher.soft_labels import Labeller, Scorer, SoftLabeller
+from offline.teacher.text_scorer import TextScorer
+from offline.teacher.verbaliser import Verbaliser, load_for_verbaliser
+from offline.teacher.verbaliser_config import Asked, VerbaliserConfig
 from services.platform.errors import CorruptArtifact
 
 __all__ = [
@@ -35,78 +39,52 @@ class LabellerConfig(Section):
     """How the labeller is made.
 
     Attributes:
-        encoder: the frozen encoder and how it is run.
-        strengths: inverse regularisations of the head to choose from (scikit-learn's `C`), by
+        kind: what gives the probabilities: `encoder`, a head on the encoder's embeddings; `classifier`, a
+            sequence classifier; `verbaliser`, a language model that is asked for the labels' words.
+        encoder: the frozen encoder and how it is run. Whatever the kind, embeddings are its own, and the
+            student's tokens.
+        strengths: (encoder) inverse regularisations of the head to choose from (scikit-learn's `C`), by
             cross-fitting on the labelled rows of the run.
-        folds: of the cross-fitting; fewer where a label has fewer examples.
+        classifier: (classifier) which model, and how it is tuned.
+        verbaliser: (verbaliser) which model, and how it is asked.
+        folds: of the cross-fitting; fewer where a label has fewer examples. A classifier is tuned once for
+            each of them and once more, and so are a verbaliser's examples chosen.
         judge: how the judge is made.
     """
 
+    kind: Literal["encoder", "classifier", "verbaliser"] = "encoder"
     encoder: EncoderConfig = EncoderConfig()
     strengths: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(0.3, 1.0, 3.0, 10.0, 30.0, 100.0), min_length=1
     )
+    classifier: ClassifierConfig | None = None
+    verbaliser: VerbaliserConfig | None = None
     folds: Annotated[int, Field(ge=2)] = 5
     judge: JudgeConfig = JudgeConfig()
 
+    @model_validator(mode="after")
+    def _section_of_kind(self) -> Self:
+        for kind in ("classifier", "verbaliser"):
+            given = getattr(self, kind) is not None
+            if given and self.kind != kind:
+                raise ValueError(
+                    f"there is a section {kind}, and kind is {self.kind!r}: set kind: {kind}, or take it out"
+                )
+            if self.kind == kind and not given:
+                raise ValueError(
+                    f"kind {kind!r} needs a section {kind} with the name or the directory of a model:"
+                    f" `{kind}: {{model: …}}`"
+                )
+        return self
 
-class SoftLabeller(Protocol):
-    """What gives soft labels: the labeller, and the judge."""
-
-    @property
-    def labels(self) -> tuple[str, ...]: ...
-
-    @property
-    def identity(self) -> str: ...
-
-    @property
-    def parameters(self) -> int: ...
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> NDArray[np.float32]: ...
-
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Labeller:
-    """Gives a probability a label.
-
-    Attributes:
-        labels: label names, in the order of the probabilities.
-        identity: encoder and hash of the head, as knowledge items name it.
-        encoder: the frozen encoder.
-        head: the calibrated head on its embeddings.
-    """
-
-    labels: tuple[str, ...]
-    identity: str
-    encoder: SentenceEncoder
-    head: SoftmaxHead
-
-    @property
-    def parameters(self) -> int:
-        """Of encoder and head."""
-        return self.encoder.parameters + self.head.parameters
-
-    def embed(
-        self,
-        texts: Sequence[str],
-        pairs: Sequence[str] | None = None,
-        *,
-        progress: Progress | None = None,
-    ) -> NDArray[np.float32]:
-        """(n, dimensions) float32 of unit length; see `SentenceEncoder.embed`."""
-        return self.encoder.embed(texts, pairs, progress=progress)
-
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities (n, labels) float32 for embeddings (n, dimensions)."""
-        return self.head.probabilities(embeddings)
+    def models(self) -> dict[str, str]:
+        """Every model that the section names, by the key that names it."""
+        found = {"labeller.encoder.model": self.encoder.model}
+        if self.classifier is not None:
+            found["labeller.classifier.model"] = self.classifier.model
+        if self.verbaliser is not None:
+            found["labeller.verbaliser.model"] = self.verbaliser.model
+        return found
 
 
 def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labeller:
@@ -119,18 +97,35 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
 
     Raises:
         CorruptArtifact: files are missing or damaged.
-        ModelNotFound: the encoder is not here any more.
+        ModelNotFound: a model is not here any more.
     """
     found = read_description(directory / DESCRIPTION)
-    stored = EncoderConfig.model_validate(found["encoder"])
-    head, _ = load_head(directory / HEAD)
-    return Labeller(
-        tuple(found["labels"]), found["identity"], load_encoder(rerun(stored, encoder)), head
-    )
+    try:
+        stored = EncoderConfig.model_validate(found["encoder"])
+        labels, identity = tuple(found["labels"]), found["identity"]
+        scorer = _load_scorer(directory, found)
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(
+            f"{directory / DESCRIPTION} describes no labeller: {error!r}."
+        ) from error
+    return Labeller(labels, identity, load_encoder(rerun(stored, encoder)), scorer)
+
+
+def _load_scorer(directory: Path, found: dict[str, Any]) -> Scorer:
+    kind = found.get("kind", "encoder")
+    if kind == "encoder":
+        return HeadScorer(load_head(directory / HEAD)[0])
+    if kind == "classifier":
+        tuned = ClassifierConfig.model_validate(found["classifier"])
+        classifier = load_classifier(directory, found["labels"], found["columns"], tuned)
+        return TextScorer(classifier, found["temperature"])
+    config = VerbaliserConfig.model_validate(found["verbaliser"])
+    asked = Asked.stored(found["asked"])
+    return TextScorer(Verbaliser(load_for_verbaliser(config), asked, config), found["temperature"])
 
 
 def load_cross_fitted(directory: Path) -> NDArray[np.float32]:
-    """(n, labels) probabilities of the run's training rows by heads that did not see them.
+    """(n, labels) probabilities of the run's training rows by labellers that did not see them.
 
     Raises:
         CorruptArtifact: the file is missing or damaged.

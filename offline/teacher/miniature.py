@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offline.tasks.prepared import Examples
 from offline.teacher.framing import AFTER_NAME, Framing
-from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig, attention
+from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig
+from offline.teacher.language_model import attention
 from offline.teacher.precision import settled
 from offline.teacher.warm_start import warm_start
 

@@ -18,12 +18,12 @@ from offline.teacher.advantages import (
 )
 from offline.teacher.diversity import distinct_n, self_bleu
 from offline.teacher.generator import Generator
-from offline.teacher.judge import joined
 from offline.teacher.policy import ValueHead, assess, by_length, policy_loss, value_loss
 from offline.teacher.ppo_checkpoint import Checkpoint
 from offline.teacher.ppo_config import PPOConfig
 from offline.teacher.rewards import Reward, Rewarded
 from offline.teacher.sampling import SamplingConfig
+from offline.teacher.soft_labels import joined
 from offline.teacher.soft_prompt import SoftPrompt
 from offline.teacher.text_memory import LabelledTexts
 from offline.teacher.writing import Written, balanced_labels, write

@@ -86,6 +86,17 @@ def no_copy(batch: RewardBatch) -> Values:
     return np.asarray(values, dtype=np.float32)
 
 
+@reward_term("no_copy_unlabelled")
+def no_copy_unlabelled(batch: RewardBatch) -> Values:
+    """As `no_copy`, for the unlabelled texts, which the miniature generator reads too; pairs as a whole.
+
+    It counts where it is given a weight. Copies of unlabelled texts never become knowledge (`copy` and
+    `near_copy` in `offline.teacher.quality`), they are samples lost.
+    """
+    known = batch.training.unlabelled
+    return np.array([_new(known.share_of(text)) for text in batch.whole], dtype=np.float32)
+
+
 @reward_term("length")
 def length(batch: RewardBatch) -> Values:
     """1 for the usual length of a training text (the middle 90 %), falling outside; 0 if cut off.

@@ -26,8 +26,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from offline.configs.section import Section
-from offline.teacher.judge import joined
-from offline.teacher.labeller import SoftLabeller
+from offline.teacher.soft_labels import SoftLabeller, joined
 from offline.teacher.text_memory import LabelledTexts, TrainingTexts
 from services.platform.errors import InvalidConfig
 
@@ -173,7 +172,7 @@ class Reward:
             texts, pairs, labels, complete, recent: see `RewardBatch`.
         """
         embeddings = self.labeller.embed(texts, pairs)
-        probabilities = self.labeller.probabilities(embeddings)
+        probabilities = self.labeller.soft_labels(texts, pairs, embeddings=embeddings)
         batch = RewardBatch(
             texts, pairs, labels, self._label_words, probabilities, embeddings, complete,
             self.training, recent,

@@ -117,6 +117,7 @@ class TrainingTexts:
     Attributes:
         known: the texts, pairs joined.
         sides: the first texts and the second texts of a pair task.
+        unlabelled: the unlabelled texts, pairs joined.
         lengths: (4,) the shortest length in words, the 5 % and the 95 % quantile, and the longest.
         nearest: median cosine similarity of a text to its nearest fellow of the same label.
         label_words: (labels,) share of a text's words that are its label's: the largest that is usual (95 %
@@ -125,6 +126,7 @@ class TrainingTexts:
 
     known: KnownTexts
     sides: tuple[KnownTexts, KnownTexts] | None
+    unlabelled: KnownTexts
     lengths: tuple[float, float, float, float]
     nearest: float
     label_words: NDArray[np.float32]
@@ -137,8 +139,12 @@ class TrainingTexts:
         embeddings: NDArray[np.float32],
         label_words: Sequence[str],
         sides: tuple[Sequence[str], Sequence[str]] | None = None,
+        unlabelled: Sequence[str] = (),
     ) -> "TrainingTexts":
-        """Measure labelled training texts; those of pairs are joined by the caller, who gives both sides too."""
+        """Measure labelled training texts; those of pairs are joined by the caller, who gives both sides too.
+
+        Of the unlabelled texts nothing is measured: they are there to be told from new ones.
+        """
         words = [words_of(text) for text in texts]
         counts = np.array([len(text) for text in words])
         low, high = np.quantile(counts, [0.05, 0.95])
@@ -152,6 +158,7 @@ class TrainingTexts:
         return cls(
             known=KnownTexts.of(texts),
             sides=None if sides is None else (KnownTexts.of(sides[0]), KnownTexts.of(sides[1])),
+            unlabelled=KnownTexts.of(unlabelled),
             lengths=(float(counts.min()), float(low), float(high), float(counts.max())),
             nearest=_nearest_fellow(embeddings, labels),
             label_words=np.array(usual, dtype=np.float32),

@@ -8,10 +8,12 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
     BertConfig,
+    BertForMaskedLM,
     BertLMHeadModel,
     GPT2Config,
     GPT2LMHeadModel,
@@ -26,7 +28,8 @@ from transformers import (
 )
 
 from offline.teacher.framing import Framing
-from offline.teacher.generator import Generator, prompted
+from offline.teacher.generator import Generator
+from offline.teacher.language_model import prompted
 
 WORDS = (
     *(
@@ -62,6 +65,20 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token="<unk>",
         pad_token="<pad>",
     )
+
+
+def framing_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """One that frames texts as BERT's or T5's does."""
+    tokenizer = tiny_tokenizer()
+    before = "<s> " if kind == "bert" else ""
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{before}$A </s>",
+        pair=f"{before}$A </s> $B </s>",
+        special_tokens=[("<s>", 1), ("</s>", 2)],
+    )
+    if kind == "bert":
+        tokenizer.cls_token, tokenizer.sep_token = "<s>", "</s>"
+    return tokenizer
 
 
 def tiny_model(kind: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
@@ -120,6 +137,8 @@ def tiny_model(kind: str, vocabulary: int, seed: int = 0) -> PreTrainedModel:
                 **size,
             )
         )
+    if kind == "bert encoder":
+        return BertForMaskedLM(BertConfig(**wide, **size))
     return BertLMHeadModel(BertConfig(is_decoder=True, **wide, **size))
 
 
@@ -155,3 +174,20 @@ def tiny_directory(tmp_path: Path) -> Callable[[str], Path]:
         return directory
 
     return write
+
+
+@pytest.fixture(scope="session")
+def reading_directory(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Finds the Hugging Face directory of a tiny model as labellers read with it: `bert`, `gpt2` or `t5`."""
+    root = tmp_path_factory.mktemp("reading")
+
+    def find(kind: str) -> Path:
+        directory = root / kind
+        if not directory.exists():
+            tokenizer = tiny_tokenizer() if kind == "gpt2" else framing_tokenizer(kind)
+            model = "bert encoder" if kind == "bert" else kind
+            tiny_model(model, len(tokenizer)).save_pretrained(directory)
+            tokenizer.save_pretrained(directory)
+        return directory
+
+    return find

@@ -47,6 +47,17 @@ def test_new_weights_in_a_labeller_s_directory_redo_every_stage_that_opens_it(
     assert changed_by(before, hashes(config)) == opened
 
 
+@pytest.mark.parametrize("kind", ["classifier", "verbaliser"])
+def test_new_weights_of_a_labeller_of_any_kind_are_seen(tmp_path: Path, kind: str) -> None:
+    named = f"labeller.{kind}.model={model(tmp_path / kind)}"
+    config = load_run_config("helpdesk", [f"labeller.kind={kind}", named])
+    before = hashes(config)
+    assert before["labeller"].keys() == {"labeller.encoder.model", f"labeller.{kind}.model"}
+    model(tmp_path / kind, b"other weights")
+    opened = {"labeller", "ppo", "knowledge", "student", "baselines", "evaluate"}
+    assert changed_by(before, hashes(config)) == opened
+
+
 def test_new_weights_in_a_generator_s_directory_redo_every_stage_that_opens_it(
     tmp_path: Path,
 ) -> None:

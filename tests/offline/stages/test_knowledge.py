@@ -177,7 +177,8 @@ def test_figures_tell_what_was_kept_and_what_was_written(
     assert json.loads((tmp_path / "figures.json").read_text(encoding="utf-8")) == figures
     assert figures["written_copies"] == 1 / 8
     assert figures["written_distinct"] == 7 / 8
-    assert figures["copies"] == 0
+    assert figures["written_copies_unlabelled"] == 1 / 8
+    assert figures["copies"] == figures["copies_unlabelled"] == 0
     assert figures["distinct"] == 1
     assert 0 < figures["self_bleu"] < 1
     assert {"label_agreement", "written_label_agreement", "confidence"} <= figures.keys()

@@ -69,7 +69,7 @@ def test_the_labeller_comes_back_and_knows_other_sentences(few_shot: tuple[Path,
     prepared, directory = few_shot
     task, labeller = PreparedTask.load(prepared), load_labeller(directory)
     others = task.test_examples()
-    probabilities = labeller.probabilities(labeller.embed(others.texts))
+    probabilities = labeller.soft_labels(others.texts)
     assert labeller.labels == task.labels
     assert probabilities.shape == (32, 4)
     assert np.allclose(probabilities.sum(1), 1, atol=1e-5)
@@ -105,9 +105,9 @@ def test_the_judge_has_all_labelled_rows_and_is_another_model(few_shot: tuple[Pa
     assert json.loads((directory / "labeller.json").read_text())["rows"] == 32
     assert judge.identity != labeller.identity
     texts = task.test_examples().texts
-    by_judge = judge.probabilities(judge.embed(texts))
+    by_judge = judge.soft_labels(texts)
     assert accuracy(by_judge, task.label_ids(task.test_examples())) > 0.6
-    assert np.abs(by_judge - labeller.probabilities(labeller.embed(texts))).max() > 0.05
+    assert np.abs(by_judge - labeller.soft_labels(texts)).max() > 0.05
 
 
 def test_the_judge_is_another_model_on_the_labeller_s_own_rows(tmp_path: Path) -> None:
@@ -119,8 +119,8 @@ def test_the_judge_is_another_model_on_the_labeller_s_own_rows(tmp_path: Path) -
     )
     assert len(task.examples("train")) == len(task.examples("judge"))
     texts = task.test_examples().texts
-    by_judge = judge.probabilities(judge.embed(texts))
-    assert np.abs(by_judge - labeller.probabilities(labeller.embed(texts))).max() > 0.05
+    by_judge = judge.soft_labels(texts)
+    assert np.abs(by_judge - labeller.soft_labels(texts)).max() > 0.05
 
 
 def test_the_stage_writes_the_same_bytes_again_and_nothing_pickled(

@@ -112,7 +112,7 @@ def write_items(
             "id": pa.array(range(len(rows)), pa.int64()),
             "text": [text for text, _ in rows],
             "label": [label for _, label in rows],
-            "soft_label": fixed_lists(teacher.probabilities(embeddings)),
+            "soft_label": fixed_lists(teacher.soft_labels([text for text, _ in rows])),
             "origin": ["generated"] * len(generated) + ["train"] * len(labelled),
         }
     )

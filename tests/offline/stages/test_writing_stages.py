@@ -108,7 +108,7 @@ def test_any_model_goes_the_whole_way(
     for figures in compared.values():
         assert set(figures) >= {
             "reward", "reward_parts", "label_agreement", "label_agreement_judge", "self_bleu",
-            "distinct", "copies", "length", "samples",
+            "distinct", "copies", "copies_unlabelled", "length", "samples",
         }  # fmt: skip
     rows = [json.loads(line) for line in (done["ppo"] / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [0, 1, 2]

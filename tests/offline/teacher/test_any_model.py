@@ -17,7 +17,8 @@ from transformers import (
 )
 
 from offline.teacher.generation import GenerateConfig, shards, write_shard
-from offline.teacher.generator import Generator, prompted
+from offline.teacher.generator import Generator
+from offline.teacher.language_model import prompted
 from offline.teacher.ppo import PPOConfig, improve
 from offline.teacher.prompt_files import load_prompts, save_prompts
 from offline.teacher.rewards import Reward, RewardConfig
@@ -50,7 +51,16 @@ class LengthLabeller:
         counts = np.array([[len(text.split()), 3.0] for text in texts], dtype=np.float32)
         return np.asarray(counts / np.linalg.norm(counts, axis=1, keepdims=True))
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def soft_labels(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        embeddings: NDArray[np.float32] | None = None,
+        progress: object = None,
+    ) -> NDArray[np.float32]:
+        if embeddings is None:
+            embeddings = self.embed(texts, pairs)
         share = embeddings[:, 0] / embeddings.sum(1)
         return np.stack([1 - share, share], axis=1)
 

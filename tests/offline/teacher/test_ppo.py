@@ -42,7 +42,16 @@ class ColourLabeller:
         embeddings = np.array(counts, dtype=np.float32)
         return np.asarray(embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True))
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def soft_labels(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        embeddings: NDArray[np.float32] | None = None,
+        progress: object = None,
+    ) -> NDArray[np.float32]:
+        if embeddings is None:
+            embeddings = self.embed(texts, pairs)
         scores = np.exp(3 * embeddings[:, :2])
         return np.asarray(scores / scores.sum(1, keepdims=True), dtype=np.float32)
 

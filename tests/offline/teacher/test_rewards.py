@@ -9,8 +9,15 @@ import pytest
 from numpy.typing import NDArray
 
 from offline.teacher.encoder import load_encoder
-from offline.teacher.judge import joined
-from offline.teacher.rewards import Reward, RewardBatch, RewardConfig, load_terms, reward_term
+from offline.teacher.rewards import (
+    WEIGHTS,
+    Reward,
+    RewardBatch,
+    RewardConfig,
+    load_terms,
+    reward_term,
+)
+from offline.teacher.soft_labels import joined
 from offline.teacher.text_memory import LabelledTexts, TrainingTexts
 from services.platform.errors import InvalidConfig
 
@@ -53,7 +60,16 @@ class HeadlessLabeller:
     ) -> NDArray[np.float32]:
         return self.encoder.embed(texts, pairs)
 
-    def probabilities(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
+    def soft_labels(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        embeddings: NDArray[np.float32] | None = None,
+        progress: object = None,
+    ) -> NDArray[np.float32]:
+        if embeddings is None:
+            embeddings = self.embed(texts, pairs)
         similarity = embeddings @ self.known.T
         of = np.array([label for _, label in TRAINING])
         scores = np.stack([similarity[:, of == label].max(1) for label in (0, 1)], axis=1)
@@ -280,6 +296,25 @@ def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessL
         LabelledTexts.none(),
     )
     assert rewarded.total.tolist() == pytest.approx(list(pairs.values()))
+
+
+def test_copies_of_unlabelled_texts_count_where_a_weight_is_given(
+    labeller: HeadlessLabeller,
+) -> None:
+    texts, labels = [text for text, _ in TRAINING], np.array([label for _, label in TRAINING])
+    training = TrainingTexts.of(
+        texts, labels, labeller.embed(texts), LABELS, unlabelled=["paper jams again and again"]
+    )
+    written = [("Paper jams, again and again!", 1), ("the tray takes no paper at all", 1)]
+    plain, weighed = (
+        Reward(RewardConfig(weights=weights), labeller, LABELS, training)
+        for weights in (WEIGHTS, {**WEIGHTS, "no_copy_unlabelled": 0.5})
+    )
+    args = [text for text, _ in written], None, np.array([1, 1]), np.full(2, True)
+    before, after = (reward(*args, LabelledTexts.none())[0] for reward in (plain, weighed))
+    assert "no_copy_unlabelled" not in before.parts
+    assert after.parts["no_copy_unlabelled"].tolist() == [0.0, 1.0]
+    assert (after.total - before.total).tolist() == pytest.approx([0.0, 0.5], abs=1e-6)
 
 
 def test_users_register_terms_of_their_own(
