@@ -12,8 +12,12 @@ import orjson
 
 from services.platform.errors import InvalidRequest
 from services.student.encoder import Direction
-from services.student.inputs import NO_FAULTS, Faults, read_inputs
+from services.student.inputs import NO_FAULTS, Faults, check_size, read_inputs
 from services.student.predictor import TextInput
+
+MAX_EXPLAINED = 32
+"""Texts that one request may have explained: each answer holds every label and neighbour, and the thread
+that answers everybody else writes it."""
 
 FIELDS = (
     "inputs",
@@ -102,6 +106,9 @@ def read_predict_request(
         raise InvalidRequest("The field 'inputs' is missing.", hint="It holds what to classify.")
     partial = read_flag(content, "partial")
     texts, single, faults = read_inputs(content["inputs"], pair, max_texts, partial)
+    explain = read_flag(content, "explain")
+    if explain:
+        check_size(len(texts), MAX_EXPLAINED)
     raw_scores = read_flag(content, "raw_scores")
     parameters = content.get("parameters")
     top_k = None
@@ -114,7 +121,7 @@ def read_predict_request(
         raw_scores=raw_scores,
         truncate=read_truncate(content, auto_truncate),
         direction=read_direction(content),
-        explain=read_flag(content, "explain"),
+        explain=explain,
         show_texts=show_texts,
         top_k=top_k,
         partial=partial,

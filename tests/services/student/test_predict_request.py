@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from services.platform.errors import BatchTooLarge, InvalidRequest
 from services.student.predict_request import (
     FIELDS,
+    MAX_EXPLAINED,
     PARAMETERS,
     PredictRequest,
     read_predict_request,
@@ -21,6 +22,19 @@ from services.student.schemas import Parameters, PredictBody
 def read(content: object, *, pair: bool = False, auto_truncate: bool = False) -> PredictRequest:
     body = content if isinstance(content, bytes) else orjson.dumps(content)
     return read_predict_request(body, pair=pair, max_texts=4, auto_truncate=auto_truncate)
+
+
+def test_fewer_texts_are_explained_than_answered() -> None:
+    most = [["a"]] * MAX_EXPLAINED
+
+    def ask(inputs: list[list[str]], explain: bool) -> PredictRequest:
+        body = orjson.dumps({"inputs": inputs, "explain": explain})
+        return read_predict_request(body, pair=False, max_texts=256, auto_truncate=False)
+
+    assert len(ask(most, explain=True).texts) == MAX_EXPLAINED
+    assert len(ask([*most, ["b"]], explain=False).texts) == MAX_EXPLAINED + 1
+    with pytest.raises(BatchTooLarge, match="holds 33 inputs, at most 32"):
+        ask([*most, ["b"]], explain=True)
 
 
 @pytest.mark.parametrize(
