@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
 from offline.knowledge.journal import item_keys
@@ -17,6 +18,9 @@ from services.student.label_balance import label_weights
 from services.student.mixing import mix
 
 Mask = NDArray[np.bool_]
+
+MOST_ROWS = 500
+"""Items of a label that it is judged by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +75,20 @@ class AskedKnowledge:
 
     def items(self, rows: Sequence[int]) -> tuple[list[str], list[str] | None]:
         """Texts (and second texts) of items."""
-        table = self.knowledge.table.take(rows)
+        table = self.knowledge.table.take(pa.array(rows, pa.int64()))
         pairs = table["text_pair"].to_pylist() if self.knowledge.metadata.pair else None
         return table["text"].to_pylist(), pairs
+
+    def items_by_label(self) -> dict[str, list[int]]:
+        """Rows of the items of each label, at most `MOST_ROWS` of each, evenly spread."""
+        found: dict[str, list[int]] = {label: [] for label in self.knowledge.metadata.labels}
+        for row, label in enumerate(self.knowledge.table["label"].to_pylist()):
+            if label is not None:
+                found[label].append(row)
+        return {
+            label: rows[:: -(-len(rows) // MOST_ROWS)] if rows else []
+            for label, rows in found.items()
+        }
 
     def without_themselves(self, rows: Sequence[int]) -> Mask:
         """(rows, items): for each of the items at `rows`, itself and those of `rows` that are worded like it."""

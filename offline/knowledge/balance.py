@@ -31,14 +31,12 @@ def fit_balance(asked: AskedKnowledge, held_out: Examples) -> float:
     labels = asked.knowledge.metadata.labels
     if len(labels) == asked.known:
         return 0.0
-    rows: _Rows = [_known_rows(asked, held_out, labels)]
-    named = asked.knowledge.table["label"].to_pylist()
-    place = {label: position for position, label in enumerate(labels)}
-    new = [row for row, name in enumerate(named) if name and place[name] >= asked.known]
-    if new:
-        gold = np.array([place[named[row]] for row in new], np.int64)
-        texts, pairs = asked.items(new)
-        rows.append((asked.scores(texts, pairs, asked.without_themselves(new)), gold))
+    by_label = list(enumerate(asked.items_by_label().values()))
+    rows: _Rows = [_known_rows(asked, held_out, by_label)]
+    for position, items in by_label[asked.known :]:
+        gold = np.full(len(items), position)
+        texts, pairs = asked.items(items)
+        rows.append((asked.scores(texts, pairs, asked.without_themselves(items)), gold))
         rows.append((asked.scores(texts, pairs), gold))
     recalls = [_mean_recall(asked, rows, balance) for balance in BALANCES]
     # Rounding must not decide between equal ones.
@@ -46,20 +44,21 @@ def fit_balance(asked: AskedKnowledge, held_out: Examples) -> float:
 
 
 def _known_rows(
-    asked: AskedKnowledge, held_out: Examples, labels: Sequence[str]
+    asked: AskedKnowledge, held_out: Examples, by_label: Sequence[tuple[int, list[int]]]
 ) -> tuple[Scores, NDArray[np.int64]]:
-    place = {label: position for position, label in enumerate(labels)}
+    """Rows of the labels that the student knows: held-out ones, or items where there are none."""
     if len(held_out):
+        place = {label: position for position, label in enumerate(asked.knowledge.metadata.labels)}
         gold = np.array([place[name] for name in held_out.labels or []], np.int64)
         return asked.scores(held_out.texts, held_out.pairs), gold
-    named = asked.knowledge.table["label"].to_pylist()
-    known = [row for row, name in enumerate(named) if name and place[name] < asked.known]
-    chosen = known[:: max(1, len(known) // STAND_INS)]
-    gold = np.array([place[named[row]] for row in chosen], np.int64)
-    if not chosen:
-        return asked.scores([], [] if asked.knowledge.metadata.pair else None), gold
-    texts, pairs = asked.items(chosen)
-    return asked.scores(texts, pairs, asked.without_themselves(chosen)), gold
+    most = max(1, STAND_INS // asked.known)
+    chosen = [
+        (row, position) for position, items in by_label[: asked.known] for row in items[:most]
+    ]
+    rows = [row for row, _ in chosen]
+    gold = np.array([position for _, position in chosen], np.int64)
+    texts, pairs = asked.items(rows)
+    return asked.scores(texts, pairs, asked.without_themselves(rows)), gold
 
 
 def _mean_recall(asked: AskedKnowledge, rows: _Rows, balance: float) -> float:

@@ -53,6 +53,13 @@ NoLabeller = Annotated[
 ]
 
 
+@app.callback()
+def _log_to_standard_error() -> None:
+    from services.platform.logs import configure_logs
+
+    configure_logs("retrikt", "warning")
+
+
 @app.command("list")
 def list_items(
     label: Labels = None,
@@ -256,9 +263,7 @@ def _prepared(
 ) -> "tuple[Path, EditSettings]":
     """The task's directory, and how edits are released there."""
     from offline.knowledge.editing import EditSettings
-    from services.platform.logs import configure_logs
 
-    configure_logs("retrikt", "warning")
     if config is None:
         if overrides:
             raise InvalidConfig("--set changes a configuration.", hint="Name it: --config CONFIG.")

@@ -105,7 +105,10 @@ def _reasons_of_labels(
         )
         if before is None or before.rows < config.label_rows:
             if now.recall < config.added_recall - ROUNDING:
-                found.append(f"{how} are recognised, less than the {config.added_recall} asked for")
+                found.append(
+                    f"{how} are recognised, less than the {config.added_recall} asked for: more sentences "
+                    f"of it may help"
+                )
         elif before.recall - now.recall > config.label_drop + ROUNDING:
             found.append(
                 f"{how} are recognised, where it was {before.recall:.2f}: more than the allowed drop "
@@ -115,13 +118,9 @@ def _reasons_of_labels(
 
 
 def _left_out(asked: AskedKnowledge, balance: float) -> dict[str, Recall]:
-    labels = asked.knowledge.metadata.labels
-    named = asked.knowledge.table["label"].to_pylist()
     found = {}
-    for position, label in list(enumerate(labels))[asked.known :]:
-        rows = [row for row, name in enumerate(named) if name == label]
-        if not rows:
-            continue
+    by_label = asked.items_by_label()
+    for position, (label, rows) in list(enumerate(by_label.items()))[asked.known :]:
         scores = asked.scores(*asked.items(rows), asked.without_themselves(rows))
         answers = asked.answers(scores, balance)
         found[label] = Recall(len(rows), float(np.mean(answers == position)))

@@ -5,7 +5,7 @@ was cut short is finished from the journal. What lies outside of the task's dire
 data came from, copies of snapshots) is not touched.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,13 @@ from offline.store.publish import open_backend
 from services.platform.errors import CorruptArtifact, SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import KNOWLEDGE, ReleaseManifest
+from services.store.archive import RELEASE
+from services.store.backends.base import StoreBackend, VersionManifest
 from services.store.snapshots import SnapshotDirectory
 
 log = structlog.get_logger(__name__)
 
+_ITEMS_AT_ONCE = 1024
 # Made from the texts of a run, without a column to find one in.
 _SHEETS = ("stages/**/samples.md", "report.html")
 
@@ -72,11 +75,12 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     for manifest in held:
         releases.purge(manifest.release)
     # Those that an earlier purge marked may still have their version, if it was cut short.
-    marked = [manifest for manifest in releases.list() if manifest.purged_at is not None]
-    needed = {manifest.store_version for manifest in releases.list() if manifest not in marked}
-    gone = {manifest.store_version for manifest in marked} - needed
-    versions = _delete_versions(task_directory, gone, store)
-    snapshots = _delete_snapshots(task_directory, gone)
+    there = releases.list()
+    needed = {manifest.store_version for manifest in there if manifest.can_serve}
+    marked = {manifest.store_version for manifest in there if manifest.purged_at is not None}
+    gone = marked - needed
+    snapshots = _delete_snapshots(task_directory, wanted, gone, needed)
+    versions = _delete_versions(task_directory, wanted, gone, needed, store)
     files = _delete_files(task_directory, wanted)
     journal = Journal(task_directory).finish_purge(wanted)
     found = Purged(
@@ -123,31 +127,60 @@ def _holds(path: Path, keys: set[str]) -> bool:
 
 
 def _delete_versions(
-    task_directory: Path, versions: Collection[str], store: StoreConfig
+    task_directory: Path, keys: set[str], gone: Set[str], needed: Set[str], store: StoreConfig
 ) -> tuple[str, ...]:
-    if not versions:
-        return ()
+    """Versions of purged releases, and those of no release that hold one of the texts."""
     deleted = []
     backend = open_backend(task_directory, store)
     try:
-        for version in sorted(versions):
-            with suppress(VersionNotFound):
-                backend.delete(version)
-                deleted.append(version)
+        for manifest in backend.versions():
+            version = manifest.version
+            if version in needed:
+                continue
+            if version in gone or _version_holds(backend, manifest, keys):
+                with suppress(VersionNotFound):
+                    backend.delete(version)
+                    deleted.append(version)
     finally:
         backend.close()
     return tuple(deleted)
 
 
-def _delete_snapshots(task_directory: Path, versions: Collection[str]) -> tuple[str, ...]:
+def _version_holds(backend: StoreBackend, manifest: VersionManifest, keys: set[str]) -> bool:
+    for start in range(0, manifest.count, _ITEMS_AT_ONCE):
+        ids = range(start, min(manifest.count, start + _ITEMS_AT_ONCE))
+        items = backend.items(manifest.version, ids)
+        found = item_keys([item.text for item in items], [item.text_pair for item in items])
+        if not keys.isdisjoint(found):
+            return True
+    return False
+
+
+def _delete_snapshots(
+    task_directory: Path, keys: set[str], gone: Set[str], needed: Set[str]
+) -> tuple[str, ...]:
+    """Snapshots of purged releases, and those of releases given up that hold one of the texts."""
     directory = SnapshotDirectory(task_directory / "snapshots")
     deleted = []
     for snapshot in directory.list():
-        if snapshot.index.version.version in versions:
+        version = snapshot.index.version.version
+        if version in needed:
+            continue
+        if version in gone or _snapshot_holds(directory, snapshot.name, keys):
             with suppress(SnapshotNotFound):
                 directory.delete(snapshot.name)
                 deleted.append(snapshot.name)
     return tuple(deleted)
+
+
+def _snapshot_holds(directory: SnapshotDirectory, name: str, keys: set[str]) -> bool:
+    """Whether its release does; one that cannot be looked into is taken to."""
+    try:
+        with directory.unpacked(name) as (_, path):
+            knowledge = path / RELEASE / KNOWLEDGE
+            return not knowledge.exists() or _holds(knowledge, keys)
+    except CorruptArtifact:
+        return True
 
 
 def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:

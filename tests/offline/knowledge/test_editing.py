@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from edited_task import PHONES, TEST_ROW, candidate, live, state
 
@@ -24,16 +25,18 @@ from offline.knowledge.sources import Sources
 from offline.pipeline.chain import run_lock
 from offline.store.publish import same_release
 from offline.tasks.config import FieldsConfig
+from offline.tasks.examples import SCHEMA, write_examples
 from services.platform.errors import (
     AlreadyRunning,
     InvalidData,
     InvalidInput,
     NotFound,
     ReleasePurged,
-    RetriktError,
 )
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import KNOWLEDGE, read_release_manifest
+from services.store.backends.edge import EdgeBackend
+from services.store.snapshots import SnapshotDirectory
 
 NOTHING = Filter()
 KNOWN = "locked account please help"
@@ -226,6 +229,12 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
     made = add(task, (secret, "login"))
     assert made.outcome == "activated", made.reasons
     releases = ReleaseDirectory(task / "releases")
+    backend, version = EdgeBackend(task / "store"), str(made.store_version)
+    snapshots = SnapshotDirectory(task / "snapshots")
+    of_it = snapshots.create(backend, version, releases.path(str(made.release)))
+    of_first = snapshots.create(backend, first.store_version, releases.path(first.release))
+    train = task / "stages" / "prepare" / "key" / "train.parquet"
+    write_examples(pa.table([[secret], [None], ["login"]], SCHEMA), train)
     purged = remove(task, wanted=Filter(keys=item_keys([secret.upper()], None)), purge=True)
     assert purged.outcome == "activated", purged.reasons
     assert purged.purged is not None
@@ -237,7 +246,12 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
         releases.activate(str(made.release))
     assert not (task / "releases" / str(made.release) / KNOWLEDGE).exists()
     assert not (task / "store" / str(made.store_version)).exists()
-    assert not [name for name, content in state(task).items() if b"secret of Alice" in content]
+    assert purged.purged["snapshots"] == (of_it.name,)
+    assert [snapshot.name for snapshot in snapshots.list()] == [of_first.name]
+    assert purged.purged["files"] == ("stages/prepare/key/train.parquet",)
+    assert not train.exists()
+    assert purged.purged["journal"] == 1
+    assert secret not in (task / JOURNAL).read_text()
     # Everything else can.
     assert releases.activate(first.release).release == first.release
 
@@ -267,8 +281,3 @@ def test_a_text_of_older_releases_alone_is_purged_without_a_new_release(task: Pa
     assert purged.purged is not None
     assert purged.purged["releases"] == (made.release,)
     assert replace(purged, seconds=0.0).exit_status == 0
-
-
-def test_every_error_is_one_of_ours(built: Path) -> None:
-    with pytest.raises(RetriktError):
-        Items.of(built, "r-nothing")
