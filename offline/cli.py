@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offline.bench.command import bench_app, spread_lists
+from offline.gaps.command import gaps
 from offline.knowledge.commands import app as knowledge_app
 from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
@@ -32,6 +33,7 @@ release_app = typer.Typer(
 app.add_typer(release_app, name="release")
 app.add_typer(knowledge_app, name="knowledge")
 app.add_typer(bench_app, name="bench")
+app.command()(gaps)
 
 Config = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk).")
