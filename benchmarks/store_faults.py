@@ -41,7 +41,6 @@ def main() -> None:
     given = parser.parse_args()
     # Processes that are to be killed start from one that has everything loaded: at once.
     multiprocessing.set_start_method("forkserver")
-    multiprocessing.set_forkserver_preload(["faults.process_faults"])
     tallies = []
     for name in given.only:
         fault, tries = FAULTS[name]

@@ -243,6 +243,7 @@ def release_prune(
     from offline.store.clean_up import clean_up_task
     from offline.store.config import StoreConfig
 
+    _console(stderr=True)
     store = StoreConfig(backend="server", url=qdrant_url) if qdrant_url else StoreConfig()
     done = clean_up_task(task_directory(task_dir), store, keep, dry_run=dry_run)
     print(json.dumps({"dry_run": dry_run, **done.figures()}, indent=1))

@@ -85,9 +85,7 @@ def clean_up(
             kept[manifest.release] = reason
     if not dry_run:
         _finish(releases, there)
-    gone = [manifest for manifest in there if manifest not in able or manifest.release in given_up]
-    needed = {manifest.store_version for manifest in there if manifest not in gone}
-    versions = _versions(releases, gone, needed, backend)
+    versions = _versions(releases, given_up, backend)
     served = {manifest.store_version for manifest in there if manifest.release in serving}
     snapshots = _snapshots(kept_snapshots, keep, served)
     if not dry_run:
@@ -128,17 +126,17 @@ def _finish(releases: ReleaseDirectory, there: Sequence[ReleaseManifest]) -> Non
 
 
 def _versions(
-    releases: ReleaseDirectory,
-    gone: Sequence[ReleaseManifest],
-    needed: Set[str],
-    backend: StoreBackend,
+    releases: ReleaseDirectory, given_up: Sequence[str], backend: StoreBackend
 ) -> list[str]:
-    """The versions that only releases without their files would search."""
-    readable = {manifest.release for manifest in releases.list()}
+    """The versions that only releases without their files would search; `given_up` counts as such in a dry run."""
+    there = releases.list()
+    readable = {manifest.release for manifest in there}
     if unreadable := sorted({path.name for path in releases.root.glob("r-*")} - readable):
         log.warning("versions_left_alone", reason=f"what {unreadable[0]} searches cannot be read")
         return []
-    searched = {manifest.store_version for manifest in gone} - needed
+    able = [each for each in there if each.can_serve and each.release not in given_up]
+    searched = {manifest.store_version for manifest in there}
+    searched -= {manifest.store_version for manifest in able}
     return [found.version for found in backend.versions() if found.version in searched]
 
 

@@ -6,6 +6,7 @@ marked and not half there; giving it up again takes the rest.
 
 import shutil
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -41,20 +42,25 @@ def prune_release(releases: ReleaseDirectory, release: str) -> str | None:
     with releases.writing():
         if (state := _state(releases.live(), release)) is not None:
             return state
-        directory = releases.path(release)
-        with served_by_nobody(directory) as alone:
-            if not alone:
-                return "served"
-            manifest = releases.get(release)
-            if manifest.pruned_at is None:
+        manifest = releases.get(release)
+        if manifest.pruned_at is None:
+            with served_by_nobody(releases.path(release)) as alone:
+                if not alone:
+                    return "served"
                 now = datetime.now(UTC).isoformat(timespec="microseconds")
                 releases.write_manifest(manifest.model_copy(update={"pruned_at": now}))
-            for name in (KNOWLEDGE, SOFT_LABELS):
-                (directory / name).unlink(missing_ok=True)
-            shutil.rmtree(directory / BUNDLE, ignore_errors=True)
-            sync(directory)
+        # Whoever takes it up from here on finds it marked.
+        _remove_files(releases.path(release))
     log.info("release_pruned", release=release)
     return None
+
+
+def _remove_files(directory: Path) -> None:
+    """What a release is held by goes last."""
+    (directory / SOFT_LABELS).unlink(missing_ok=True)
+    shutil.rmtree(directory / BUNDLE, ignore_errors=True)
+    (directory / KNOWLEDGE).unlink(missing_ok=True)
+    sync(directory)
 
 
 def _state(live: LivePointer | None, release: str) -> str | None:

@@ -1,5 +1,6 @@
 """Old releases go with their store versions and snapshots; what serves stays, and a kill leaves nothing half there."""
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
+from typer.testing import CliRunner
 
+from offline.cli import app
 from offline.pipeline.chain import run_lock
 from offline.store.clean_up import CleanedUp, clean_up, clean_up_task
 from offline.store.config import StoreConfig
@@ -270,6 +273,18 @@ def test_collections_of_a_qdrant_server_go_the_same_way(task: Path, tmp_path: Pa
     # No release names v-9: whose it is, is not known here.
     assert versions(server) == {"v-2", "v-4", "v-9"}
     server.close()
+
+
+def test_the_command_says_what_it_took_or_would_take(task: Path) -> None:
+    told = json.loads(json.dumps(expected(task).figures()))
+    command = ["release", "prune", "--keep", "1", "--task-dir", str(task)]
+    for more, dry_run in ((["--dry-run"], True), ([], False)):
+        done = CliRunner().invoke(app, command + more)
+        assert done.exit_code == 0, done.output
+        assert json.loads(done.stdout) == {"dry_run": dry_run, **told}
+    listed = CliRunner().invoke(app, ["release", "list", "--task-dir", str(task)])
+    assert listed.stdout.count("pruned") == 2
+    assert CliRunner().invoke(app, [*command[:3], "0", *command[4:]]).exit_code == 2
 
 
 def test_no_clean_up_while_a_run_works(task: Path) -> None:

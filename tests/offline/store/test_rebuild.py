@@ -21,6 +21,7 @@ from offline.tasks.prepared import Examples
 from services.platform.errors import AlreadyRunning, InvalidData, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
 from services.store.backends.base import HnswParameters
+from services.store.backends.edge import EdgeBackend
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "student"))
 
@@ -70,6 +71,27 @@ def test_an_index_alone_goes_live_and_its_summary_lies_in_the_task_s_directory(r
     assert made.release == made.live == live(runs) != before
     assert made.recall == 1.0
     assert summary(runs) == json.loads(made.as_json())
+
+
+def test_a_rebuild_keeps_the_newest_releases_and_their_versions_where_the_configuration_says_so(
+    runs: Path,
+) -> None:
+    first = live(runs)
+    kept = task(runs, release={"keep": 1})
+    # The one before stays beside the live one, and then has to go.
+    assert rebuild(kept, store_only=True).cleaned_up == {
+        "releases": [],
+        "versions": [],
+        "snapshots": [],
+        "kept": {first: "previous"},
+    }
+    again = rebuild(kept, store_only=True)
+    assert again.cleaned_up is not None
+    assert again.cleaned_up["releases"] == [first]
+    assert summary(runs)["cleaned_up"] == again.cleaned_up
+    releases = ReleaseDirectory(runs / TASK / "releases")
+    assert [found.can_serve for found in releases.list()] == [False, True, True]
+    assert len(EdgeBackend(runs / TASK / "store").versions()) == 2
 
 
 def test_a_poor_index_is_refused_with_a_status_of_its_own_and_the_live_one_stays(
@@ -124,7 +146,7 @@ def test_a_seed_that_was_asked_for_is_noted_before_anything_runs(runs: Path) -> 
 
 def test_every_outcome_but_a_refusal_is_success_to_a_scheduler() -> None:
     for outcome in ("activated", "unchanged", "added", "rolled_back", "refused"):
-        told = Rebuilt("t", outcome, "r", None, None, 0, None, {}, (), None, 0.0)
+        told = Rebuilt("t", outcome, "r", None, None, 0, None, {}, (), None, None, 0.0)
         assert told.exit_status == (9 if outcome == "refused" else 0)
 
 
