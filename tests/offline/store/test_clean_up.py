@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 from qdrant_client import QdrantClient
-from typer.testing import CliRunner
 
-from offline.cli import app
 from offline.pipeline.chain import run_lock
 from offline.store.clean_up import CleanedUp, clean_up, clean_up_task
 from offline.store.config import StoreConfig
@@ -275,16 +273,19 @@ def test_collections_of_a_qdrant_server_go_the_same_way(task: Path, tmp_path: Pa
     server.close()
 
 
-def test_the_command_says_what_it_took_or_would_take(task: Path) -> None:
+def test_the_command_says_what_it_took_or_would_take_and_nothing_else(task: Path) -> None:
     told = json.loads(json.dumps(expected(task).figures()))
-    command = ["release", "prune", "--keep", "1", "--task-dir", str(task)]
-    for more, dry_run in ((["--dry-run"], True), ([], False)):
-        done = CliRunner().invoke(app, command + more)
-        assert done.exit_code == 0, done.output
+    command = [sys.executable, "-m", "offline", "release", "prune", "--keep", "1", "--task-dir"]
+    for more, dry_run in (["--dry-run"], True), ([], False):
+        done = subprocess.run(
+            [*command, str(task), *more],
+            cwd=Path(__file__).parents[3],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout) == {"dry_run": dry_run, **told}
-    listed = CliRunner().invoke(app, ["release", "list", "--task-dir", str(task)])
-    assert listed.stdout.count("pruned") == 2
-    assert CliRunner().invoke(app, [*command[:3], "0", *command[4:]]).exit_code == 2
 
 
 def test_no_clean_up_while_a_run_works(task: Path) -> None:
