@@ -1,7 +1,8 @@
-"""Spans of what happens within a request, where OpenTelemetry records it.
+"""Spans of what happens within a request, where OpenTelemetry traces it.
 
-`span` and `note` do something only in the context of a request that is recorded
-(`services.platform.tracing`); everywhere else they cost a look at one context variable.
+`span` and `note` do something only in the context of a request to a service that traces
+(`services.platform.tracing`); everywhere else they cost a look at one context variable. Whether a trace
+is recorded is its sampler's to say, once, where it begins; who is called is told either way.
 
 A batch answers several requests with one search. Its span belongs to the trace of the first of them that
 is recorded and has links to the others, which have one to it: so a request that was alone has all of it
@@ -28,8 +29,8 @@ _tracer: ContextVar[Tracer | None] = ContextVar("retrikt_tracer", default=None)
 
 
 @contextmanager
-def recording(tracer: Tracer) -> Iterator[None]:
-    """Let `span` work in this context, whose current span is recorded."""
+def tracing_with(tracer: Tracer) -> Iterator[None]:
+    """Let `span` work in this context."""
     token = _tracer.set(tracer)
     try:
         yield
@@ -40,7 +41,7 @@ def recording(tracer: Tracer) -> Iterator[None]:
 def span(
     name: str, kind: SpanKind = SpanKind.INTERNAL, **attributes: Value
 ) -> AbstractContextManager[Span]:
-    """A span around a step, where the request is recorded. Errors leave their code in it, no message."""
+    """A span around a step, where the request is traced. Errors leave their code in it, no message."""
     tracer = _tracer.get()
     return _NOTHING if tracer is None else _span(tracer, name, kind, attributes)
 
@@ -65,7 +66,7 @@ def _span(
 
 
 def note(**attributes: Value) -> None:
-    """Attributes of the span that is open, under `retrikt.…`, where the request is recorded."""
+    """Attributes of the span that is open, under `retrikt.…`, where the request is traced."""
     if _tracer.get() is not None:
         trace.get_current_span().set_attributes(
             {f"retrikt.{name}": value for name, value in attributes.items()}
@@ -89,7 +90,7 @@ def name_request(method: str, route: str) -> None:
 
 
 def traceparent() -> Sequence[tuple[bytes, bytes]]:
-    """Headers that carry the trace to another service; none where nothing is recorded."""
+    """Headers that carry the trace to another service, and whether it is recorded; none without a trace."""
     if _tracer.get() is None:
         return ()
     carrier: dict[str, str] = {}
@@ -107,7 +108,7 @@ class Origin:
 
 
 def origin() -> Origin | None:
-    """What `batch_span` has to know of a request that is recorded; None of another."""
+    """What `batch_span` has to know of a request that is traced; None of another."""
     tracer = _tracer.get()
     return None if tracer is None else Origin(tracer, trace.get_current_span(), time.time_ns())
 
@@ -117,18 +118,19 @@ def batch_span(name: str, origins: Sequence[Origin | None]) -> AbstractContextMa
 
     Each request that is recorded also gets a span `wait`, from its `origin` until now.
     """
-    recorded = [found for found in origins if found is not None]
-    return _batch(name, recorded, len(origins)) if recorded else _NOTHING
+    traced = [found for found in origins if found is not None]
+    return _batch(name, traced, len(origins)) if traced else _NOTHING
 
 
 @contextmanager
-def _batch(name: str, recorded: Sequence[Origin], requests: int) -> Iterator[Span]:
-    first, others = recorded[0], recorded[1:]
+def _batch(name: str, traced: Sequence[Origin], requests: int) -> Iterator[Span]:
+    recorded = [found for found in traced if found.span.is_recording()]
     for waited in recorded:
         within = trace.set_span_in_context(waited.span)
         waited.tracer.start_span("wait", within, start_time=waited.at).end()
+    first, others = (recorded or traced)[0], recorded[1:]
     with (
-        recording(first.tracer),
+        tracing_with(first.tracer),
         first.tracer.start_as_current_span(
             name,
             trace.set_span_in_context(first.span),
@@ -144,7 +146,7 @@ def _batch(name: str, recorded: Sequence[Origin], requests: int) -> Iterator[Spa
 
 
 def ids_in_log(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """Put the ids of the trace and span into a log line, where the request is recorded."""
+    """Put the ids of the trace and span into a log line, where the request is traced."""
     if _tracer.get() is not None:
         context = trace.get_current_span().get_span_context()
         event["trace_id"] = trace.format_trace_id(context.trace_id)

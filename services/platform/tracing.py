@@ -15,7 +15,7 @@ from opentelemetry import trace
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.platform.errors import InvalidConfig
-from services.platform.spans import recording
+from services.platform.spans import tracing_with
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
@@ -118,15 +118,16 @@ def _wanted() -> bool:
 
 
 class TracedRequests:
-    """Lets `span` work within the requests that FastAPI records; an application's outermost middleware."""
+    """Lets `span` work within the requests that FastAPI traces; an application's outermost middleware."""
 
     def __init__(self, app: ASGIApp, tracing: Tracing) -> None:
         self._app = app
         self._tracer = tracing.tracer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not trace.get_current_span().is_recording():
+        # Also where it is not recorded: the store has to be told so.
+        if not trace.get_current_span().get_span_context().is_valid:
             await self._app(scope, receive, send)
             return
-        with recording(self._tracer):
+        with tracing_with(self._tracer):
             await self._app(scope, receive, send)

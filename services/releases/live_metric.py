@@ -10,7 +10,7 @@ from services.platform.errors import RetriktError
 from services.releases.directory import ReleaseDirectory
 
 
-class LiveRelease(Collector):
+class LiveReleaseMetric(Collector):
     """`retrikt_<service>_live_release_info{release}`: 1 for the release that the pointer names.
 
     Beside the release that a student serves it shows who does not follow. Without a pointer, or with

@@ -14,7 +14,7 @@ from services.platform.errors import InvalidConfig
 from services.platform.server import serve
 from services.platform.tracing import Tracing, open_tracing
 from services.releases.directory import ReleaseDirectory
-from services.releases.live_metric import LiveRelease
+from services.releases.live_metric import LiveReleaseMetric
 from services.store.backends.base import StoreBackend
 from services.store.knowledge_store import KnowledgeStore
 from services.store.metrics import StoreMetrics
@@ -52,7 +52,7 @@ def create_app(settings: StoreSettings, tracing: Tracing | None = None) -> FastA
     metrics = StoreMetrics(settings.max_waiting)
     metrics.waiting.set_function(lambda: workers.waiting)
     if settings.releases is not None:
-        LiveRelease("store", ReleaseDirectory(settings.releases), metrics.requests.registry)
+        LiveReleaseMetric("store", ReleaseDirectory(settings.releases), metrics.requests.registry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -16,7 +16,7 @@ from services.platform.errors import InvalidData
 from services.platform.server import serve
 from services.platform.tracing import Tracing, open_tracing
 from services.releases.directory import ReleaseDirectory
-from services.releases.live_metric import LiveRelease
+from services.releases.live_metric import LiveReleaseMetric
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
 from services.student.examples import Example, read_examples
 from services.student.fast_path import FastPathMiddleware
@@ -43,7 +43,7 @@ def create_app(settings: StudentSettings, tracing: Tracing | None = None) -> Fas
         tracing: records requests, and is closed with the application.
     """
     metrics = StudentMetrics(settings.max_waiting_texts)
-    LiveRelease(
+    LiveReleaseMetric(
         "student", ReleaseDirectory(settings.task_dir / "releases"), metrics.requests.registry
     )
     client = open_store(settings)
