@@ -1,8 +1,9 @@
 """Texts of a kind put together: Ward's clustering of their vectors, cut where the groups are most distinct.
 
-The number of groups is the smallest of a few whose silhouette (Rousseeuw, 1987) is about the best: of texts that
-have no clear kinds, it grows with every group. A group's words are those with the highest class-based TF-IDF
-(Grootendorst, 2022), counted once a text.
+The number of groups is the one with the best silhouette, as long as that says that there are kinds at all (Rousseeuw,
+1987; 0.25 as in Kaufman and Rousseeuw, 1990): of texts without, it would grow with every group, and about the root of
+their number is taken. A group's words are those with the highest class-based TF-IDF (Grootendorst, 2022), counted
+once a text.
 """
 
 from collections import Counter
@@ -21,9 +22,9 @@ from offline.gaps.reading import Gap
 MOST_CLUSTERED = 4000
 """Every pair of them takes 8 bytes while they are."""
 
-_CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30)
+_CANDIDATES = (2, 3, 4, 5, 6, 8, 10, 12, 15, 20, 25, 30, 40, 60)
 _LEAST_A_GROUP = 5
-_NOT_WORSE = 0.02
+_SOME_STRUCTURE = 0.25
 _WORDS = 6
 _WORD = r"\b(?!(?:email|url|number|token)\b)[^\W\d]\w\w+\b"
 """Words of three letters and more; the marks of redaction are none."""
@@ -99,8 +100,9 @@ def _clusters(
             for number in _CANDIDATES
             if number <= most
         }
-        good = max(tried.values()) - _NOT_WORSE
-        count = min(number for number, silhouette in tried.items() if silhouette >= good)
+        count = max(tried, key=tried.__getitem__)
+        if tried[count] < _SOME_STRUCTURE:
+            count = min(tried, key=lambda number: abs(number - len(head) ** 0.5))
     members = np.asarray(fcluster(tree, min(count, most), "maxclust"), np.int64)
     if not len(tail):
         return members

@@ -14,7 +14,7 @@ from offline.gaps.grouping import group_gaps
 from offline.gaps.reading import Gap, read_gaps
 from offline.gaps.report import report_gaps, write_texts
 from offline.tasks.config import FieldsConfig
-from offline.tasks.examples import read_split
+from offline.tasks.examples import read_items, read_split
 from services.platform.errors import InvalidConfig, InvalidData
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "student"))
@@ -109,6 +109,14 @@ def test_the_same_texts_give_the_same_groups_whatever_their_order() -> None:
     ]
 
 
+def test_texts_without_kinds_are_cut_into_about_as_many_groups_as_groups_have_texts() -> None:
+    rng = np.random.default_rng(0)
+    vectors = rng.normal(size=(100, 64)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    gaps = [Gap(f"text {number}", None, asked=1) for number in range(len(vectors))]
+    assert len(group_gaps(gaps, vectors)) == 10
+
+
 def test_few_texts_and_a_number_of_groups_that_is_asked_for() -> None:
     gaps, vectors = blobs(4, 4)
     assert group_gaps([], vectors[:0]) == []
@@ -173,6 +181,8 @@ def test_the_command_shows_groups_and_writes_texts_that_a_task_reads_as_unlabell
     assert told["groups"][0]["labels"] == {"login": 5}
     table = read_split("texts.jsonl", tmp_path, FieldsConfig(), split="unlabelled", labels=None)
     assert sorted(table["text"].to_pylist()) == sorted(texts)
+    added = list(read_items(out, FieldsConfig()))
+    assert sorted(text for _, text, *_ in added) == sorted(texts)
     monkeypatch.setattr(
         sys, "argv", [*common, "--groups", "2", "--output", str(out), "--take", "2"]
     )
