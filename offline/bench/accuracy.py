@@ -7,12 +7,12 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
+from offline.bench.answering import Answering
 from offline.bench.cells import Cell, Regime
 from offline.bench.choices import CHOICES, RIGHT, Compared, right_choices
 from offline.bench.finished_cell import FinishedCell
-from offline.bench.measuring import measure
+from offline.bench.measuring import Measured, measure
 from offline.bench.plan import CellPlan, plan_cell
-from offline.bench.recipes import needed
 from offline.bench.results import Results, Row
 from offline.bench.revision import git_revision
 from offline.bench.systems import STATIC_STAGE, SYSTEMS, System, static_is_installed
@@ -125,27 +125,17 @@ def _measure(
     console: Console,
     display: ProgressDisplay,
 ) -> None:
-    cell, recipes = plan.cell, {system.name: plan.recipe(system) for system in systems}
     left = [
         system
         for system in systems
-        if not results.finished(cell, system.name, recipes[system.name])
+        if not results.finished(plan.cell, system.name, plan.recipe(system))
     ]
-    name = f"{cell.name} {plan.variant.name}".strip()
+    name = f"{plan.cell.name} {plan.variant.name}".strip()
     if not left:
         console.print(f"{name}: nothing to do", style="dim", highlight=False)
         return
     console.rule(name)
-    static = None
-    if any(system.static for system in left):
-        made = plan.static.run(_STATIC_SEED, display)
-        static = plan.static.directory(made[STATIC_STAGE])
-    chain = plan.only(left)
-    run = FinishedRun(cell.seed, chain.root, chain.run(cell.seed, display))
-    revision = git_revision()
-    with FinishedCell(
-        plan.config, run, static=static, candidate_stage=plan.candidate_stage
-    ) as finished:
+    with _finished(plan, left, display) as finished:
         test = finished.task.test_examples()
         gold = finished.task.label_ids(test)
         right, size = finished.task.labels.index(RIGHT) if plan.choices else 0, 1
@@ -155,28 +145,46 @@ def _measure(
             opened = system.open(finished)
             answering = Compared(opened, right) if plan.choices else opened
             measured = measure(answering, test, gold, texts_an_answer=size)
-            row = Row(
-                task=cell.task,
-                regime=cell.regime,
-                shots=cell.shots_told,
-                seed=cell.seed,
-                system=system.name,
-                **measured.figures,
-                parameters=answering.parameters,
-                model_bytes=answering.model_bytes,
-                store_bytes=answering.store_bytes,
-                latency_ms=measured.latency_ms,
-                test_rows=len(gold),
-                recipe=recipes[system.name],
-                system_hash=plan.system_hash(system),
-                content={
-                    stage.name: run.manifests[stage.name].content
-                    for stage in needed(chain.stages, system.stages)
-                },
-                git_revision=revision,
-            )
+            row = _row(plan, system, answering, measured, finished.contents(plan.stages(system)))
             results.add(row, measured.right)
             console.print(f"{system.name:<24} {row.accuracy:.3f}", highlight=False)
+
+
+def _finished(plan: CellPlan, systems: Sequence[System], display: ProgressDisplay) -> FinishedCell:
+    """Run the stages that these systems need and that have not run."""
+    static = None
+    if any(system.static for system in systems):
+        made = plan.static.run(_STATIC_SEED, display)
+        static = plan.static.directory(made[STATIC_STAGE])
+    chain = plan.only(systems)
+    run = FinishedRun(plan.cell.seed, chain.root, chain.run(plan.cell.seed, display))
+    return FinishedCell(plan.config, run, static=static, candidate_stage=plan.candidate_stage)
+
+
+def _row(
+    plan: CellPlan,
+    system: System,
+    answering: Answering,
+    measured: Measured,
+    content: dict[str, str],
+) -> Row:
+    return Row(
+        task=plan.cell.task,
+        regime=plan.cell.regime,
+        shots=plan.cell.shots_told,
+        seed=plan.cell.seed,
+        system=system.name,
+        **measured.figures,
+        parameters=answering.parameters,
+        model_bytes=answering.model_bytes,
+        store_bytes=answering.store_bytes,
+        latency_ms=measured.latency_ms,
+        test_rows=len(measured.right),
+        recipe=plan.recipe(system),
+        system_hash=plan.system_hash(system),
+        content=content,
+        git_revision=git_revision(),
+    )
 
 
 def _current_hashes(request: Request, results: Results, stages: Path) -> dict[str, str]:

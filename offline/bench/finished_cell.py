@@ -1,6 +1,7 @@
 """A cell whose stages have run: their parts, each opened once and closed together."""
 
 import math
+from collections.abc import Iterable
 from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
@@ -65,6 +66,10 @@ class FinishedCell:
     def path(self, stage: str, *parts: str) -> Path:
         """A file of a stage."""
         return self._run.path(stage, *parts)
+
+    def contents(self, stages: Iterable[str]) -> dict[str, str]:
+        """Hash of the files of each of these stages."""
+        return {stage: self._run.manifests[stage].content for stage in stages}
 
     @cached_property
     def task(self) -> PreparedTask:

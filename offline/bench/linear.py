@@ -19,6 +19,7 @@ BYTES_A_WEIGHT = 4
 STRENGTHS_ON_KNOWLEDGE = (3.0, 10.0, 30.0)
 STRENGTHS_ON_LABELS = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 FOLDS = 5
+_COMMON = {"words__min_df": 2, "characters__min_df": 2}
 
 Features = Callable[[Sequence[str], Sequence[str] | None], Any]
 """Texts and their second texts to (n, d), dense or sparse."""
@@ -60,7 +61,10 @@ class Linear:
 
 
 def tfidf_on_items(items: TrainingItems, config: TfidfConfig, *, seed: int) -> Linear:
-    """The n-grams of the baseline `tfidf`, and regression on the soft labels of knowledge items.
+    """The n-grams of the baseline `tfidf` that two items have, and regression on the items' soft labels.
+
+    There are thousands of items: an n-gram of one of them alone says nothing of the others, and takes a
+    weight a label.
 
     Args:
         items: of the knowledge file.
@@ -68,7 +72,7 @@ def tfidf_on_items(items: TrainingItems, config: TfidfConfig, *, seed: int) -> L
         seed: of the held-out texts that choose the regularisation.
     """
     sides = [items.texts] if items.pairs is None else [items.texts, items.pairs]
-    fitted = [ngram_features(config).fit(side) for side in sides]
+    fitted = [ngram_features(config).set_params(**_COMMON).fit(side) for side in sides]
 
     def features(texts: Sequence[str], pairs: Sequence[str] | None) -> Any:
         both = [texts] if pairs is None else [texts, pairs]

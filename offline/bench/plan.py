@@ -19,7 +19,7 @@ from offline.pipeline.chain import Chain, as_json
 from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import hash_json
 from offline.pipeline.outside import model_hash, outside_hashes
-from offline.pipeline.release_stages import STAGES
+from offline.pipeline.release_stages import BESIDE, STAGES
 from offline.pipeline.stage import Stage
 from services.platform.errors import InvalidConfig
 
@@ -76,6 +76,10 @@ class CellPlan:
     def system_hash(self, system: System) -> str:
         """The same without task and seed."""
         return system_hash(self.chain, system.stages, self._measuring(system))
+
+    def stages(self, system: System) -> list[str]:
+        """Names of all stages that the system follows from."""
+        return [stage.name for stage in needed(self.chain.stages, system.stages)]
 
     def only(self, systems: Sequence[System]) -> Chain:
         """The stages that these systems need."""
@@ -143,7 +147,12 @@ def plan_cell(
         )
     every = (*kept, *extra)
     chain = Chain(
-        stages=every, root=stages, sections=sections, outside=outside_hashes(config, every)
+        stages=every,
+        root=stages,
+        sections=sections,
+        outside=outside_hashes(config, every),
+        beside=BESIDE | {distilled_on_unlabelled.NAME},
+        processes=config.processes,
     )
     return CellPlan(cell, variant, config, chain, _static_chain(config, stages), task.choices)
 

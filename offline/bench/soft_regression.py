@@ -15,7 +15,7 @@ Features = Any
 """(n, d): an array, or a sparse matrix of SciPy."""
 
 HELD_OUT = 0.1
-_ITERATIONS = 60
+_ITERATIONS = 40
 _REMEMBERED = 6
 
 
@@ -84,7 +84,7 @@ def _fit(
         start.ravel(),
         jac=True,
         method="L-BFGS-B",
-        options={"maxiter": _ITERATIONS, "maxcor": _REMEMBERED, "ftol": 1e-7, "gtol": 1e-7},
+        options={"maxiter": _ITERATIONS, "maxcor": _REMEMBERED, "ftol": 1e-6, "gtol": 1e-6},
     )
     fitted: NDArray[np.float64] = found.x.reshape(start.shape)
     return fitted

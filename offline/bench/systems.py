@@ -38,7 +38,6 @@ from offline.student.baselines import (
     TFIDF,
     StudentAlone,
 )
-from offline.teacher.pretrained import model_directory
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
 
@@ -78,9 +77,7 @@ def static_is_installed() -> bool:
 
 
 def _teacher(cell: FinishedCell) -> Answering:
-    directory = model_directory(cell.labeller.encoder.config.model)
-    weights = sum(path.stat().st_size for path in directory.glob("*.safetensors"))
-    return Teacher(cell.labeller, weights + size_of(cell.path("labeller")))
+    return Teacher(cell.labeller, BYTES_A_WEIGHT * cell.labeller.parameters)
 
 
 def _network(name: str) -> Callable[[FinishedCell], Answering]:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from offline.bench.distilled_on_unlabelled import NAME as UNLABELLED
 from offline.bench.pareto import Point, pareto
 from offline.bench.results import Results, Row
 from offline.bench.systems import SYSTEMS
-from offline.report.evaluation import OURS
+from offline.report.evaluation import OURS, TEACHER
 from offline.report.intervals import Difference, Outcomes, mean_difference
+from offline.student.baselines import DISTILLED_ON_KNOWLEDGE
 
 TABLE = "table.md"
 PICTURE = "pareto.svg"
@@ -76,7 +78,8 @@ def write_tables(out: Path, results: Results, current: Mapping[str, str]) -> Non
         if len(groups) > 1:
             told = ", ".join(f"{task} ({shots})" for _, task, shots in groups)
             parts.append(f"## {regime}: mean of {told}\n")
-            parts.append(_table(averages.setdefault(regime, _lines(results, of_regime, groups))))
+            lines = averages.setdefault(regime, _lines(results, of_regime, groups))
+            parts += [_table(lines), *_said(results, lines, groups)]
         for group in groups:
             lines = _lines(results, of_regime, [group])
             averages.setdefault(regime, lines)
@@ -87,8 +90,7 @@ def write_tables(out: Path, results: Results, current: Mapping[str, str]) -> Non
                 f"## {task}, {regime}, {shots} a class: {count} test rows, "
                 f"seeds {', '.join(map(str, seeds))}\n"
             )
-            parts.append(_table(lines))
-            parts += _missing(lines, seeds)
+            parts += [_table(lines), *_said(results, lines, [group]), *_missing(lines, seeds)]
     if left_out:
         parts.append(_told(left_out))
     parts.append(_provenance(rows))
@@ -156,6 +158,27 @@ def _table(lines: Sequence[_Line]) -> str:
             cells = tuple(f"**{cell}**" if cell else cell for cell in cells)
         written.append("| " + " | ".join(cells) + " |")
     return "\n".join(written) + "\n"
+
+
+def _said(results: Results, lines: Sequence[_Line], groups: Sequence[Group]) -> list[str]:
+    """Sentences: how near ours comes to the teacher, and what generated samples add to unlabelled texts."""
+    said = []
+    found = {line.system: line for line in lines}
+    if OURS in found and TEACHER in found:
+        ours, teacher = found[OURS], found[TEACHER]
+        said.append(
+            f"{OURS} reaches {ours.mean('accuracy') / teacher.mean('accuracy'):.1%} of the teacher's accuracy "
+            f"with {ours.mean('parameters') / teacher.mean('parameters'):.1%} of its parameters.\n"
+        )
+    if DISTILLED_ON_KNOWLEDGE in found and UNLABELLED in found:
+        with_samples, without = (found[name].rows for name in (DISTILLED_ON_KNOWLEDGE, UNLABELLED))
+        added = _difference(results, with_samples, without, groups)
+        if added is not None:
+            said.append(
+                f"Generated samples add {_points_of(added)} points: {DISTILLED_ON_KNOWLEDGE} minus "
+                f"{UNLABELLED}.\n"
+            )
+    return said
 
 
 def _points_of(found: Difference) -> str:

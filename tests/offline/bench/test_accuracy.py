@@ -39,7 +39,7 @@ def measure(data: Path, out: Path, **changes: Any) -> str:
 @pytest.fixture(scope="module")
 def out(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("bench")
-    measure(small_data, directory, variants=[variant_of("store=6"), variant_of("k=2")])
+    measure(small_data, directory, variants=[variant_of("store=6")])
     return directory
 
 
@@ -51,7 +51,7 @@ def rows(out: Path) -> dict[str, dict[str, Any]]:
 
 def test_every_system_has_a_row_with_its_figures(out: Path) -> None:
     found = rows(out)
-    assert set(found) == {*EXPECTED, "retrikt/store=6", "retrikt/k=2"}
+    assert set(found) == {*EXPECTED, "retrikt/store=6"}
     for system, row in found.items():
         assert 0 <= row["accuracy"] <= 1, system
         assert row["nll"] > 0
@@ -60,7 +60,7 @@ def test_every_system_has_a_row_with_its_figures(out: Path) -> None:
         assert row["latency_ms"] > 0
         assert row["test_rows"] == 12
         assert row["content"]["prepare"]
-    searching = {"retrikt", "knn", "retrikt/store=6", "retrikt/k=2"}
+    searching = {"retrikt", "knn", "retrikt/store=6"}
     assert {system for system, row in found.items() if row["store_bytes"]} == searching
     assert found["retrikt"]["parameters"] == found["retrieval_train_only"]["parameters"]
     assert found["retrikt"]["parameters"] == found["distilled_on_unlabelled"]["parameters"]

@@ -85,6 +85,18 @@ def test_a_mean_over_tasks_leaves_out_a_system_that_lacks_one(tmp_path: Path) ->
     assert "knn" not in mean
 
 
+def test_what_generation_adds_and_how_near_the_teacher_is_are_said(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    measured(results, "teacher", 10, parameters=50_000_000)
+    measured(results, "retrikt", 20)
+    measured(results, "distilled_on_knowledge", 30)
+    measured(results, "distilled_on_unlabelled", 50)
+    systems = ("teacher", "retrikt", "distilled_on_knowledge", "distilled_on_unlabelled")
+    text = table(tmp_path, results, **dict.fromkeys(systems, "new"))
+    assert "retrikt reaches 94.7% of the teacher's accuracy with 2.0% of its parameters." in text
+    assert "Generated samples add +10.0 (+" in text
+
+
 def test_the_front_holds_what_nothing_beats() -> None:
     costs = {"small": 1.0, "dear": 3.0, "worse": 2.0, "same": 1.0}
     accuracies = {"small": 0.5, "dear": 0.9, "worse": 0.4, "same": 0.45}
