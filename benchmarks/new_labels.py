@@ -64,7 +64,7 @@ def measured(task: Path, label: str, added: list[str], unseen: list[str]) -> str
     cells = (
         label,
         made.outcome,
-        f"{releases.get(made.release).balance:.1f}",
+        f"{releases.get(made.release).balances[-1]:.1f}",
         f"{made.left_out[label]['recall']:.2f}",
         f"{recall:.2f}",
         f"{made.held_out['live_accuracy']:.3f}",

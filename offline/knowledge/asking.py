@@ -49,8 +49,9 @@ class AskedKnowledge:
         self._encoder = encoder
         self._mixing = bundle.mixing
         # The server's are float16.
-        self._soft = knowledge.soft_labels.astype(np.float16)
-        self._soft32 = self._soft.astype(np.float32)
+        soft = knowledge.soft_labels.astype(np.float16)
+        self._items = soft.sum(axis=0, dtype=np.float64)
+        self._soft = soft.astype(np.float32)
 
     def scores(
         self, texts: Sequence[str], pairs: Sequence[str] | None, excluded: Mask | None = None
@@ -58,16 +59,16 @@ class AskedKnowledge:
         """Ask about n texts; `excluded` (n, items) says which items are not to be found."""
         logits, queries = self._encoder.encode(texts, pairs)
         similarities, labels = nearest_items(
-            queries, self.knowledge.vectors, self._soft32, self._mixing.k, excluded
+            queries, self.knowledge.vectors, self._soft, self._mixing.k, excluded
         )
         return Scores(logits, similarities, labels)
 
-    def answers(self, scores: Scores, balance: float) -> NDArray[np.int64]:
-        """(n,) positions of the most probable labels, by the release of that balance."""
+    def answers(self, scores: Scores, balances: Sequence[float]) -> NDArray[np.int64]:
+        """(n,) positions of the most probable labels, by the release of those balances."""
         if not len(scores):
             return np.empty(0, np.int64)
         labels = scores.labels
-        if (weights := label_weights(self._soft, self.known, balance)) is not None:
+        if (weights := label_weights(self._items, self.known, balances)) is not None:
             labels = labels * weights
         mixed = mix(scores.logits, scores.similarities, labels, self._mixing)
         found: NDArray[np.int64] = mixed.probabilities.argmax(1)

@@ -141,7 +141,11 @@ def add_items(
 
     def draft(items: Items, sources: Sources) -> Draft:
         if file is not None:
-            new = read_additions(file, sources.fields)
+            fields = sources.fields
+            if items.knowledge.metadata.pair and fields.text_pair is None:
+                # The task's own names are not here.
+                fields = fields.model_copy(update={"text_pair": "text_pair"})
+            new = read_additions(file, fields)
         else:
             stripped = (text or "").strip()
             if not stripped:

@@ -14,12 +14,12 @@ from typing import Any
 import structlog
 
 from offline.knowledge.drafts import Draft
-from offline.knowledge.in_force import write_edited
+from offline.knowledge.in_force import edits_in_force, write_edited
 from offline.knowledge.items import Items
 from offline.knowledge.journal import Edit, Journal
 from offline.knowledge.measuring import Measured, measure, reasons
 from offline.knowledge.outcome import Edited
-from offline.knowledge.purge import Purged, purge, unfinished
+from offline.knowledge.purge import Purged, purge
 from offline.knowledge.sources import Sources, sources_of
 from offline.pipeline.chain import run_lock
 from offline.store.config import StoreConfig
@@ -126,11 +126,12 @@ def _release(
             hint="Leave release.activate as it is.",
         )
     journal, told = Journal(task_directory), _told(items, draft, "nothing")
+    releases = ReleaseDirectory(task_directory / "releases")
     if edit.purge is not None and not draft.ids:
         # The texts are in older releases alone: there is nothing to release, but something to delete.
         journal.append(edit)
+        _put_in_force(releases, items.release, edit)
         return replace(told, edit=edit.id)
-    releases = ReleaseDirectory(task_directory / "releases")
     with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
         candidate = Path(folder) / "candidate"
         made = write_edited(
@@ -159,9 +160,7 @@ def _release(
             judged=found,
         )
         if published.outcome == "unchanged":
-            # The live release is what came of it: it is told that the edit is in force.
-            with releases.writing():
-                releases.write_manifest(items.release.model_copy(update={"edits": made.edits}))
+            _put_in_force(releases, items.release, edit)
     live = releases.live()
     serves = None if live is None else releases.get(live.release)
     first = made.items - len(edit.added)
@@ -180,6 +179,12 @@ def _release(
         reasons=published.reasons,
         **figures,
     )
+
+
+def _put_in_force(releases: ReleaseDirectory, live: ReleaseManifest, edit: Edit) -> None:
+    """Tell the live release, whose knowledge is what came of the edit, that it holds it."""
+    with releases.writing():
+        releases.write_manifest(live.model_copy(update={"edits": (*live.edits, edit.id)}))
 
 
 def _told(items: Items, draft: Draft, outcome: str) -> Edited:
@@ -243,7 +248,8 @@ def _metrics(releases: ReleaseDirectory, made: ReleaseManifest) -> dict[str, Any
 
 def _finish_purges(task_directory: Path, settings: EditSettings) -> Purged | None:
     """Delete what was to be deleted; None where nothing was. Texts that are live again stay."""
-    keys = unfinished(task_directory)
+    asked = [edit for edit in edits_in_force(task_directory) if edit.purge == "asked"]
+    keys = {key for edit in asked for key in edit.removed}
     if keys:
         keys -= set(Items.of(task_directory).keys)
     return purge(task_directory, keys, settings.store) if keys else None

@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 
 from offline.knowledge.asking import AskedKnowledge
-from offline.knowledge.balance import fit_balance
+from offline.knowledge.balances import fit_balances
 from offline.knowledge.editable import EditableKnowledge, Relabeller
 from offline.knowledge.journal import Edit, Journal, item_keys
 from offline.knowledge.sources import Sources, sources_of
@@ -34,7 +34,8 @@ log = structlog.get_logger(__name__)
 def edits_in_force(task_directory: Path) -> list[Edit]:
     """The edits that the live release's knowledge holds, the oldest first.
 
-    Where the live release cannot be read, those that the last edit was made after, and it.
+    What was deleted for good stays so: where the live release is from before a purge, the purge comes first.
+    Where the live release cannot be read, it is the edits that the last one was made after, and that one.
 
     Raises:
         CorruptArtifact: the journal cannot be read, or lacks one of them.
@@ -48,7 +49,8 @@ def edits_in_force(task_directory: Path) -> list[Edit]:
         every = journal.read()
         ids = (*every[-1].after, every[-1].id) if every else ()
         log.warning("live_release_unreadable", reason=str(error), edits=list(ids))
-    return journal.named(ids)
+    purges = [edit for edit in journal.read() if edit.purge == "done" and edit.id not in ids]
+    return [*purges, *journal.named(ids)]
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def write_edited(
         source: directory of a release, or of a candidate.
         directory: is made.
         applied: the edits, in order.
-        sources: that the release came from; its validation rows are what the balance is fitted on.
+        sources: that the release came from; its validation rows are what the balances are fitted on.
         edits: ids of all edits that the knowledge then holds.
         again: asked where an edit's probabilities are by another labeller.
 
@@ -149,7 +151,7 @@ def write_edited(
         items=len(finished),
         metrics={},
         edits=edits,
-        balance=fit_balance(AskedKnowledge(encoder, bundle.manifest, finished), held_out),
+        balances=fit_balances(AskedKnowledge(encoder, bundle.manifest, finished), held_out),
     )
 
 

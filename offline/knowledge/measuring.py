@@ -3,7 +3,7 @@
 Neighbours are searched for exactly, in the knowledge file itself: no store version has to be built to judge it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,14 +63,14 @@ def measure(release: Path, held_out: Examples) -> Measured:
         held_out: rows that are not knowledge.
     """
     bundle = load_bundle(release / BUNDLE)
-    balance = read_release_manifest(release).balance
+    balances = read_release_manifest(release).balances
     asked = AskedKnowledge(
         OnnxEncoder.of_bundle(bundle), bundle.manifest, read_knowledge(release / KNOWLEDGE)
     )
     answers = np.empty(0, np.int64)
     if len(held_out):
-        answers = asked.answers(asked.scores(held_out.texts, held_out.pairs), balance)
-    return Measured(asked.knowledge.metadata.labels, answers, _left_out(asked, balance))
+        answers = asked.answers(asked.scores(held_out.texts, held_out.pairs), balances)
+    return Measured(asked.knowledge.metadata.labels, answers, _left_out(asked, balances))
 
 
 def reasons(
@@ -117,11 +117,11 @@ def _reasons_of_labels(
     return found
 
 
-def _left_out(asked: AskedKnowledge, balance: float) -> dict[str, Recall]:
+def _left_out(asked: AskedKnowledge, balances: Sequence[float]) -> dict[str, Recall]:
     found = {}
     by_label = asked.items_by_label()
     for position, (label, rows) in list(enumerate(by_label.items()))[asked.known :]:
         scores = asked.scores(*asked.items(rows), asked.without_themselves(rows))
-        answers = asked.answers(scores, balance)
+        answers = asked.answers(scores, balances)
         found[label] = Recall(len(rows), float(np.mean(answers == position)))
     return found

@@ -90,16 +90,6 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     return found
 
 
-def unfinished(task_directory: Path) -> set[str]:
-    """Keys of the texts whose purge was asked for and not finished."""
-    return {
-        key
-        for edit in Journal(task_directory).read()
-        if edit.purge == "asked"
-        for key in edit.removed
-    }
-
-
 def _release_holds(path: Path, manifest: ReleaseManifest, keys: set[str]) -> bool:
     """Whether a release holds one of the texts; a damaged one that may is taken to."""
     knowledge = path / KNOWLEDGE

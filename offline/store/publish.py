@@ -143,7 +143,7 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
 
 def same_release(one: ReleaseManifest, other: ReleaseManifest) -> bool:
     """Whether two releases answer alike: the same student, items and soft labels, under whatever index."""
-    parts = ("task", "labels", "knowledge_sha256", "soft_labels_sha256", "bundle_sha256", "balance")
+    parts = ("task", "labels", "knowledge_sha256", "soft_labels_sha256", "bundle_sha256", "balances")
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 

@@ -99,7 +99,7 @@ def reindex(
             items=present.items,
             metrics={**present.metrics, "recall": recall},
             gate=reasons,
-            balance=present.balance,
+            balances=present.balances,
             edits=present.edits,
         )
         added = releases.add(staged)

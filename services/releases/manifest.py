@@ -36,8 +36,8 @@ class ReleaseManifest(BaseModel):
         bundle_sha256: of the bundle's files, see `hash_directory`.
         metrics: free figures, shown with it.
         gate: why it should not be activated; empty for a release that passed.
-        balance: how far the store's answer is corrected for the few items of labels that the student does not
-            know, 0 to 1; see `services.student.label_balance`.
+        balances: for each label that the student does not know, how far the store's answer is corrected for the
+            few items that it has, 0 to 1; see `services.student.label_balance`.
         edits: that persons made to its knowledge, oldest first; see `offline.knowledge.journal`.
         purged_at: when its knowledge was deleted on request (ISO 8601, UTC); it can never serve again.
         pruned_at: when its files were given up for their room (ISO 8601, UTC); it serves again once it is added
@@ -59,7 +59,7 @@ class ReleaseManifest(BaseModel):
     bundle_sha256: Sha256
     metrics: dict[str, Any] = {}
     gate: tuple[str, ...] = ()
-    balance: Annotated[float, Field(ge=0, le=1)] = 0.0
+    balances: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()
     edits: tuple[str, ...] = ()
     purged_at: str | None = None
     pruned_at: str | None = None
@@ -78,7 +78,7 @@ def release_id(
     knowledge_sha256: str,
     soft_labels_sha256: str,
     bundle_sha256: str,
-    balance: float = 0.0,
+    balances: Sequence[float] = (),
 ) -> str:
     """`r-` and 12 digits of the content hash: the same parts are the same release."""
     parts = [
@@ -88,7 +88,7 @@ def release_id(
         knowledge_sha256,
         soft_labels_sha256,
         bundle_sha256,
-        *([balance] if balance else []),
+        *([list(balances)] if balances else []),
     ]
     digest = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
     return f"r-{digest[:12]}"
@@ -104,7 +104,7 @@ def write_release_manifest(
     items: int,
     metrics: Mapping[str, Any],
     gate: Sequence[str] = (),
-    balance: float = 0.0,
+    balances: Sequence[float] = (),
     edits: Sequence[str] = (),
 ) -> ReleaseManifest:
     """Hash the release's files, which must be in `directory` already, and write its manifest there.
@@ -119,7 +119,7 @@ def write_release_manifest(
     }
     manifest = ReleaseManifest(
         release=release_id(
-            task=task, labels=labels, store_version=store_version, balance=balance, **hashes
+            task=task, labels=labels, store_version=store_version, balances=balances, **hashes
         ),
         task=task,
         labels=tuple(labels),
@@ -128,7 +128,7 @@ def write_release_manifest(
         items=items,
         metrics=dict(metrics),
         gate=tuple(gate),
-        balance=balance,
+        balances=tuple(balances),
         edits=tuple(edits),
         **hashes,
     )
@@ -174,7 +174,7 @@ def check_release(directory: Path) -> ReleaseManifest:
         knowledge_sha256=manifest.knowledge_sha256,
         soft_labels_sha256=manifest.soft_labels_sha256,
         bundle_sha256=manifest.bundle_sha256,
-        balance=manifest.balance,
+        balances=manifest.balances,
     )
     if manifest.release != expected:
         differing.append("release")

@@ -83,7 +83,10 @@ class Predictor:
         self.bundle = bundle
         self.labels = manifest.labels
         self.soft_labels = soft_labels
-        self._label_weights = label_weights(soft_labels, len(bundle.labels), manifest.balance)
+        self._label_weights = None
+        if any(manifest.balances):
+            items = soft_labels.sum(axis=0, dtype=np.float64)
+            self._label_weights = label_weights(items, len(bundle.labels), manifest.balances)
         self._encoder = encoder
         self._store = store
 
@@ -253,6 +256,11 @@ def _check_belongs(release: ReleaseManifest, bundle: BundleManifest) -> None:
         raise IncompatibleArtifacts(
             f"The labels of release {release.release} do not begin with those of its student.",
             hint="New labels are added after the student's own.",
+        )
+    if release.balances and len(release.balances) != len(release.labels) - len(bundle.labels):
+        raise IncompatibleArtifacts(
+            f"The release {release.release} has {len(release.balances)} balances for "
+            f"{len(release.labels) - len(bundle.labels)} labels that its student does not know."
         )
 
 

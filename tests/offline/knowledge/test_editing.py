@@ -1,7 +1,6 @@
 """Edits: the next release holds them, a bad one is refused, a wrong one writes nothing, and runs keep them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +22,7 @@ from offline.knowledge.journal import JOURNAL, item_keys
 from offline.knowledge.outcome import Edited
 from offline.knowledge.sources import Sources
 from offline.pipeline.chain import run_lock
+from offline.store.gate import ReleaseConfig
 from offline.store.publish import same_release
 from offline.tasks.config import FieldsConfig
 from offline.tasks.examples import SCHEMA, write_examples
@@ -43,7 +43,11 @@ KNOWN = "locked account please help"
 
 
 def add(
-    task: Path, *rows: tuple[str, str | None], new_labels: bool = True, **settings: bool
+    task: Path,
+    *rows: tuple[str, str | None],
+    new_labels: bool = True,
+    dry_run: bool = False,
+    release: ReleaseConfig | None = None,
 ) -> Edited:
     new = [NewItem(f"row {n}", text, None, label) for n, (text, label) in enumerate(rows, start=1)]
 
@@ -52,7 +56,8 @@ def add(
             items, new, sources, new_labels=new_labels, skip_duplicates=False, ask_labeller=False
         )
 
-    return edit_knowledge(task, draft, EditSettings(**settings))
+    settings = EditSettings(release=release or ReleaseConfig(), dry_run=dry_run)
+    return edit_knowledge(task, draft, settings)
 
 
 def add_phones(task: Path) -> Edited:
@@ -179,10 +184,11 @@ def test_a_new_label_that_is_not_recognised_is_refused_and_the_live_release_stay
     before = live(task).release
     # What they say is, to the student, what its own labels are about.
     texts = ("printer paper", "wifi slow", "login reset", "toner print", "vpn cable", "my password")
-    made = add(task, *((text, "mixed") for text in texts))
+    strict = ReleaseConfig(added_recall=1.0)
+    made = add(task, *((text, "mixed") for text in texts), release=strict)
     assert (made.outcome, live(task).release, made.live) == ("refused", before, before)
     assert made.exit_status == 9
-    assert "'mixed'" in made.reasons[0]
+    assert any("'mixed'" in reason for reason in made.reasons)
     # What a person makes live all the same has its edit in the journal.
     ReleaseDirectory(task / "releases").activate(str(made.release))
     assert [edit.id for edit in edits_in_force(task)] == [made.edit]
@@ -252,8 +258,12 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
     assert not train.exists()
     assert purged.purged["journal"] == 1
     assert secret not in (task / JOURNAL).read_text()
-    # Everything else can.
+    # Everything else can, and no later run brings the text back.
     assert releases.activate(first.release).release == first.release
+    assert [edit.id for edit in edits_in_force(task)] == [made.edit, purged.edit]
+    with releases.writing():
+        releases.write_manifest(live(task).model_copy(update={"edits": ()}))
+    assert [edit.id for edit in edits_in_force(task)] == [purged.edit]
 
 
 def test_a_purge_that_was_cut_short_is_finished_by_the_next_edit(task: Path) -> None:
@@ -280,4 +290,5 @@ def test_a_text_of_older_releases_alone_is_purged_without_a_new_release(task: Pa
     assert (purged.outcome, live(task).release) == ("nothing", serves)
     assert purged.purged is not None
     assert purged.purged["releases"] == (made.release,)
-    assert replace(purged, seconds=0.0).exit_status == 0
+    assert purged.exit_status == 0
+    assert live(task).edits[-1] == purged.edit

@@ -1,9 +1,9 @@
-"""How far the store's answer is corrected for the few items that a label which came with an edit has.
+"""How far the store's answer is corrected for the few items that each label which came with an edit has.
 
 Fitted for each edited release, by the mean recall over all labels: that of a label the student knows on the
 validation rows, that of a new one on its own items, half of it with each item left out of its own neighbours, and
 half with it there, since a person expects the very sentences they added to be recognised. So a new label is
-helped as far as it costs the others less.
+helped as far as it costs the others less; one that cannot be found takes nothing from one that can.
 """
 
 from collections.abc import Sequence
@@ -18,29 +18,47 @@ BALANCES = tuple(step / 10 for step in range(11))
 STAND_INS = 400
 """Items of known labels, each without itself, where the task has no validation rows."""
 
+_ROUNDS = 2
+_ONE_BY_ONE = 20
+"""More new labels than this share one balance: trying them one by one would take too long."""
+
 _Rows = list[tuple[Scores, NDArray[np.int64]]]
 
 
-def fit_balance(asked: AskedKnowledge, held_out: Examples) -> float:
-    """The balance, of `BALANCES`, with the best mean recall; the smallest of equal ones.
+def fit_balances(asked: AskedKnowledge, held_out: Examples) -> tuple[float, ...]:
+    """The balances of the new labels, each of `BALANCES`, with the best mean recall.
+
+    First the same for all, then one label after the other; the smallest of equal ones.
 
     Args:
         asked: the edited knowledge.
         held_out: labelled rows that are no items; may be empty.
     """
-    labels = asked.knowledge.metadata.labels
-    if len(labels) == asked.known:
-        return 0.0
     by_label = list(enumerate(asked.items_by_label().values()))
+    new = by_label[asked.known :]
+    if not new:
+        return ()
     rows: _Rows = [_known_rows(asked, held_out, by_label)]
-    for position, items in by_label[asked.known :]:
+    for position, items in new:
         gold = np.full(len(items), position)
         texts, pairs = asked.items(items)
         rows.append((asked.scores(texts, pairs, asked.without_themselves(items)), gold))
         rows.append((asked.scores(texts, pairs), gold))
-    recalls = [_mean_recall(asked, rows, balance) for balance in BALANCES]
-    # Rounding must not decide between equal ones.
-    return BALANCES[int(np.argmax(np.round(recalls, 6)))]
+    fitted = _best(asked, rows, [[one] * len(new) for one in BALANCES])
+    for _ in range(_ROUNDS if len(new) <= _ONE_BY_ONE else 0):
+        before = fitted
+        for place in range(len(new)):
+            tried = [[*fitted[:place], one, *fitted[place + 1 :]] for one in BALANCES]
+            fitted = _best(asked, rows, tried)
+        if fitted == before:
+            break
+    return tuple(fitted)
+
+
+def _best(asked: AskedKnowledge, rows: _Rows, tried: Sequence[list[float]]) -> list[float]:
+    """Those with the best mean recall, the first of equal ones; rounding must not decide."""
+    recalls = [round(_mean_recall(asked, rows, balances), 6) for balances in tried]
+    return tried[int(np.argmax(recalls))]
 
 
 def _known_rows(
@@ -61,11 +79,11 @@ def _known_rows(
     return asked.scores(texts, pairs, asked.without_themselves(rows)), gold
 
 
-def _mean_recall(asked: AskedKnowledge, rows: _Rows, balance: float) -> float:
+def _mean_recall(asked: AskedKnowledge, rows: _Rows, balances: Sequence[float]) -> float:
     right = np.zeros(len(asked.knowledge.metadata.labels))
     counts = np.zeros_like(right)
     for scores, gold in rows:
-        answers = asked.answers(scores, balance)
+        answers = asked.answers(scores, balances)
         np.add.at(right, gold, answers == gold)
         np.add.at(counts, gold, 1)
     of = counts > 0
