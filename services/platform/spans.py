@@ -61,7 +61,9 @@ def _span(
         try:
             yield current
         except Exception as error:
-            fail(error, current)
+            code = error.code if isinstance(error, RetriktError) else type(error).__qualname__
+            current.set_attribute("error.type", code)
+            current.set_status(StatusCode.ERROR)
             raise
 
 
@@ -71,14 +73,6 @@ def note(**attributes: Value) -> None:
         trace.get_current_span().set_attributes(
             {f"retrikt.{name}": value for name, value in attributes.items()}
         )
-
-
-def fail(error: Exception, on: Span | None = None) -> None:
-    """Mark the span that is open as failed, by the error's stable code."""
-    failed = on or trace.get_current_span()
-    code = error.code if isinstance(error, RetriktError) else type(error).__qualname__
-    failed.set_attribute("error.type", code)
-    failed.set_status(StatusCode.ERROR)
 
 
 def name_request(method: str, route: str) -> None:

@@ -21,13 +21,15 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from opentelemetry.trace import SpanKind, StatusCode
 from tiny_task import TinyTask, free_port, until
 
-from services.platform.errors import InvalidConfig
+from services.platform.errors import InvalidConfig, StoreUnavailable
 from services.platform.server import bind, url_of
 from services.platform.spans import batch_span, origin, span, traceparent, tracing_with
 from services.platform.tracing import Tracing, open_tracing
 from services.store.app import create_app as create_store
+from services.store.client import HttpStoreClient
 from services.store.settings import StoreSettings
 from services.student.app import create_app as create_student
 from services.student.settings import StudentSettings
@@ -218,7 +220,7 @@ def test_a_fault_leaves_its_code_in_the_span_and_no_message(
     assert not request.status.description
 
 
-def test_a_store_that_is_away_shows_as_a_failed_call_in_the_trace(
+def test_why_an_answer_was_given_without_the_store_is_in_the_search_s_span(
     built_task: TinyTask, recorded: Recorded
 ) -> None:
     settings = StudentSettings(
@@ -231,6 +233,24 @@ def test_a_store_that_is_away_shows_as_a_failed_call_in_the_trace(
     about = recorded.one("search").attributes or {}
     assert about["retrikt.degraded"] == "store_unavailable"
     assert not recorded.spans("mix")
+
+
+def test_a_call_of_a_store_that_is_away_is_a_failed_span_with_the_error_s_code() -> None:
+    recorded = Recorded()
+    tracer = recorded.tracing("student").tracer
+    client = HttpStoreClient("http://127.0.0.1:1")
+    with (
+        tracer.start_as_current_span("request"),
+        tracing_with(tracer),
+        pytest.raises(StoreUnavailable),
+    ):
+        client.check("v-1", "sha256:0")
+    client.close()
+    call = recorded.one("GET /v1/versions/v-1")
+    assert call.kind is SpanKind.CLIENT
+    assert call.status.status_code is StatusCode.ERROR
+    assert (call.attributes or {})["error.type"] == "store_unavailable"
+    assert not call.events
 
 
 def test_without_a_traced_request_a_span_is_nothing_and_carries_nothing() -> None:
