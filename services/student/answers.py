@@ -99,6 +99,10 @@ def explained(
                 if prediction.store is None
                 else _by_label(prediction.labels, prediction.store[row]),
                 "weight": prediction.weight[row],
+                "distance": None if prediction.distance is None else prediction.distance[row],
+                "out_of_distribution": None
+                if prediction.out_of_distribution is None
+                else prediction.out_of_distribution[row],
                 "neighbours": _neighbours(prediction, row, soft_labels, items, mixing, show_texts),
             },
             option=NUMPY,

@@ -12,6 +12,7 @@ from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact, ModelNotFound, RetriktError
 from services.platform.file_hash import hash_file
 from services.student.mixing import MixingParameters
+from services.student.out_of_distribution import FARTHEST
 
 MODEL = "model.onnx"
 TOKENIZER = "tokenizer.json"
@@ -34,6 +35,8 @@ class BundleManifest(BaseModel):
         max_tokens: longest sequence, special tokens included; longer ones are truncated or refused.
         parameters: weights of the student, counted at export.
         mixing: how its scores and the store's are mixed.
+        distance_threshold: `neighbour_distance` beyond which a text is unlike the task's; null where it is not
+            known.
         encoder_fingerprint: of `model.onnx` and `tokenizer.json`, see `encoder_fingerprint`.
         trained_with: free text and figures for the model card.
     """
@@ -49,6 +52,7 @@ class BundleManifest(BaseModel):
     max_tokens: Annotated[int, Field(ge=4)]
     parameters: Annotated[int, Field(ge=1)]
     mixing: MixingParameters
+    distance_threshold: Annotated[float, Field(ge=0, le=FARTHEST)] | None = None
     encoder_fingerprint: Fingerprint
     trained_with: dict[str, Any] = {}
 
@@ -127,6 +131,7 @@ def write_bundle_manifest(
     parameters: int,
     mixing: MixingParameters,
     trained_with: Mapping[str, Any],
+    distance_threshold: float | None = None,
 ) -> BundleManifest:
     """Write `bundle.json` beside `model.onnx` and `tokenizer.json`, which must be there already."""
     manifest = BundleManifest(
@@ -138,6 +143,7 @@ def write_bundle_manifest(
         max_tokens=max_tokens,
         parameters=parameters,
         mixing=mixing,
+        distance_threshold=distance_threshold,
         encoder_fingerprint=encoder_fingerprint(directory / MODEL, directory / TOKENIZER),
         trained_with=dict(trained_with),
     )

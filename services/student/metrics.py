@@ -20,6 +20,8 @@ class StudentMetrics:
         best_similarity: `retrikt_student_best_similarity`: cosine of the nearest neighbour.
         agreement: `retrikt_student_agreement_total{agree}`: whether the student alone and the
             store alone have the same first label.
+        outside: `retrikt_student_out_of_distribution_total{outside}`: whether a text is farther from the store
+            than the task's own texts are; only counted where the release knows how far they are.
         release: `retrikt_student_release_info{release, store_version}`: 1 for the one that serves.
         refused: `retrikt_student_releases_refused_total`: attempts to load a release that failed.
         refused_now: `retrikt_student_release_refused`: 1 while the live release is not served.
@@ -75,6 +77,13 @@ class StudentMetrics:
             registry=registry,
         )
         self._agree, self._differ = agreement.labels("yes"), agreement.labels("no")
+        outside = Counter(
+            "retrikt_student_out_of_distribution",
+            "Texts by whether they are farther from the store than the task's own texts are.",
+            ["outside"],
+            registry=registry,
+        )
+        self._outside, self._inside = outside.labels("yes"), outside.labels("no")
         self.release = Gauge(
             "retrikt_student_release_info",
             "1 for the release that serves.",
@@ -138,6 +147,10 @@ class StudentMetrics:
         agreeing = int(np.count_nonzero(same))
         self._agree.inc(agreeing)
         self._differ.inc(count - agreeing)
+        if prediction.out_of_distribution is not None:
+            outside = int(np.count_nonzero(prediction.out_of_distribution))
+            self._outside.inc(outside)
+            self._inside.inc(count - outside)
 
     def serves(self, release: str, store_version: str) -> None:
         """Note which release serves from now on."""

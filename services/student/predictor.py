@@ -18,6 +18,7 @@ from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Token
 from services.student.guarded_store import GuardedStore
 from services.student.label_balance import label_weights
 from services.student.mixing import head_distribution, mix
+from services.student.out_of_distribution import neighbour_distance
 
 Floats = NDArray[np.float32]
 
@@ -45,6 +46,9 @@ class Prediction:
         similarities: float32 (b, k), cosines, padded with -inf; None when degraded.
         degraded: why the store was not asked or did not answer; None when it did.
         seconds: time taken by `tokenize`, `encode`, `search` and `mix`.
+        distance: float32 (b,), `neighbour_distance`; None when degraded.
+        out_of_distribution: bool (b,), whether that is beyond the bundle's threshold; None when degraded, or
+            the bundle has none.
     """
 
     release: str
@@ -57,6 +61,8 @@ class Prediction:
     similarities: Floats | None
     degraded: str | None
     seconds: dict[str, float] = field(default_factory=dict)
+    distance: Floats | None = None
+    out_of_distribution: NDArray[np.bool_] | None = None
 
 
 class Predictor:
@@ -196,7 +202,7 @@ class Predictor:
         with span("encode"):
             logits, query = self._encoder.run(tokens)
         encoded = time.perf_counter()
-        parameters = self.bundle.mixing
+        parameters, threshold = self.bundle.mixing, self.bundle.distance_threshold
         with span("search"):
             hits, degraded = self._store.search(query, parameters.k, deadline=deadline)
             note(store_version=self._store.version, k=parameters.k, degraded=degraded or "")
@@ -221,6 +227,7 @@ class Predictor:
                 # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
                 neighbour_labels *= self._label_weights
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
+            distance = neighbour_distance(hits.scores)
         seconds["mix"] = time.perf_counter() - searched
         return Prediction(
             self.release,
@@ -233,6 +240,8 @@ class Predictor:
             hits.scores,
             None,
             seconds,
+            distance,
+            None if threshold is None else distance > threshold,
         )
 
     def items(self, ids: Sequence[int]) -> dict[int, StoredItem]:

@@ -102,6 +102,9 @@ class Explanation(BaseModel):
         student: the student's own probabilities, by label.
         store: those of the neighbours alone; null when the store was of no help.
         weight: the store's share of the answer.
+        distance: one minus the mean similarity of the neighbours; null when the store was of no help.
+        out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
+            mean nothing; null when the store was of no help, or the release does not know how far they are.
         neighbours: nearest first.
     """
 
@@ -109,6 +112,8 @@ class Explanation(BaseModel):
     student: dict[str, float]
     store: dict[str, float] | None
     weight: float
+    distance: float | None
+    out_of_distribution: bool | None
     neighbours: list[Neighbour]
 
 

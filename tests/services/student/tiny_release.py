@@ -44,7 +44,13 @@ MAX_TOKENS = 24
 TASK = "tiny"
 
 
-def write_bundle(directory: Path, *, seed: int = 0, pair: bool = False) -> BundleManifest:
+def write_bundle(
+    directory: Path,
+    *,
+    seed: int = 0,
+    pair: bool = False,
+    distance_threshold: float | None = None,
+) -> BundleManifest:
     """A student bundle whose labels are `LABELS`."""
     directory.mkdir(parents=True)
     _write_tokenizer(directory / "tokenizer.json")
@@ -60,6 +66,7 @@ def write_bundle(directory: Path, *, seed: int = 0, pair: bool = False) -> Bundl
         parameters=len(VOCABULARY) * WIDTH + WIDTH * (len(LABELS) + DIMENSIONS),
         mixing=MixingParameters(k=4, similarity_temperature=0.1),
         trained_with={"note": "a few words"},
+        distance_threshold=distance_threshold,
     )
 
 
@@ -76,10 +83,17 @@ def sentences(count: int, *, seed: int = 0) -> list[tuple[str, int]]:
 
 
 def write_release(
-    directory: Path, *, seed: int = 0, pair: bool = False, items: int = 60
+    directory: Path,
+    *,
+    seed: int = 0,
+    pair: bool = False,
+    items: int = 60,
+    distance_threshold: float | None = None,
 ) -> ReleaseManifest:
     """A release, ready for `ReleaseDirectory.add`."""
-    bundle = write_bundle(directory / "bundle", seed=seed, pair=pair)
+    bundle = write_bundle(
+        directory / "bundle", seed=seed, pair=pair, distance_threshold=distance_threshold
+    )
     encoder = OnnxEncoder.of_bundle(load_bundle(directory / "bundle"))
     examples = sentences(items, seed=1)
     texts = [text for text, _ in examples]

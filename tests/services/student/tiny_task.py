@@ -52,13 +52,17 @@ class TinyTask:
         aside.replace(self.releases.root / LIVE)
 
 
-def build_task(directory: Path, *, pair: bool = False) -> TinyTask:
+def build_task(
+    directory: Path, *, pair: bool = False, distance_threshold: float | None = None
+) -> TinyTask:
     releases = ReleaseDirectory(directory / "releases")
     backend = EdgeBackend(directory / "store")
     names = []
     for seed in (0, 1):
         staged = directory / f"staged-{seed}"
-        tiny_release.write_release(staged, seed=seed, pair=pair)
+        tiny_release.write_release(
+            staged, seed=seed, pair=pair, distance_threshold=distance_threshold
+        )
         knowledge = staged / "knowledge.parquet"
         backend.build(version_manifest(knowledge), iterate_points(knowledge))
         names.append(releases.add(staged).release)
