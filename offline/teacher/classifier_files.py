@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
@@ -80,10 +81,14 @@ def load_classifier(
         return SequenceClassifier(model, tokenizer, columns, config)
     from peft import LoraConfig, set_peft_model_state_dict
 
-    model, tokenizer, _ = load_sequence_model(model_directory(config.model), list(labels), config)
+    # What begins with random weights is overwritten; nobody else's draws shall hang on them.
+    with torch.random.fork_rng(devices=[]):
+        where = model_directory(config.model)
+        model, tokenizer, _ = load_sequence_model(where, list(labels), config)
     try:
         updates = LoraConfig.from_pretrained(str(files))
-        model = with_updates(model, updates, config)
+        with torch.random.fork_rng(devices=[]):
+            model = with_updates(model, updates, config)
         set_peft_model_state_dict(model, load_file(files / ADAPTER, device=config.device))
     except (OSError, ValueError, SafetensorError, RuntimeError) as error:
         raise CorruptArtifact(f"The adapter in {files} cannot be read: {error}.") from error

@@ -4,15 +4,15 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offline.configs.section import Section
 from offline.teacher.framing import Framing
 from offline.teacher.language_model import decoder_start, load_language_model, prompted
-from offline.teacher.precision import Precision, settled
+from offline.teacher.precision import SPREAD, Precision, settled
 from offline.teacher.pretrained import PACKAGED, model_directory
 from offline.teacher.prompted import PromptedModel
 from services.platform.errors import CorruptArtifact, InvalidConfig
@@ -31,7 +31,8 @@ class GeneratorConfig(Section):
             miniature, which is made from the task's texts.
         precision: of the frozen weights; `auto` for bfloat16 where the device computes in it, which is
             twice as fast, and float32 elsewhere.
-        device: a torch device.
+        device: a torch device; or `auto` for a model that is named, whose layers are then spread over all GPUs
+            there are (by accelerate).
         max_tokens: longest sample in tokens, its end included; longer training texts are cut.
         encoder: (miniature) the BERT encoder whose weights it starts from.
         layers: (miniature) how many of the encoder's lower layers are kept; 0 for all.
@@ -55,6 +56,14 @@ class GeneratorConfig(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 4e-4
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _what_is_spread_is_named(self) -> Self:
+        if self.device == SPREAD and self.model is None:
+            raise ValueError(
+                "device: auto spreads a model that is named: the miniature fits on one"
+            )
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from offline.teacher.framing import Framing
+from offline.teacher.precision import SPREAD, device_type
 from offline.teacher.prompted import PromptedCausal, PromptedEncoderDecoder, PromptedModel
 from services.platform.errors import InvalidConfig, ModelNotFound
 
@@ -30,7 +31,7 @@ def load_language_model(
     Args:
         where: the directory; see `model_directory` for names.
         precision: of the weights: `bfloat16`, `float16` or `float32`.
-        device: a torch device.
+        device: a torch device, or `auto` to have accelerate spread the layers over all GPUs there are.
 
     Raises:
         InvalidConfig: it is no language model that writes text, or its tokenizer names no end token.
@@ -53,6 +54,7 @@ def load_language_model(
             use_safetensors=True,
             trust_remote_code=False,
             local_files_only=True,
+            device_map="auto" if device == SPREAD else None,
         )
         tokenizer = AutoTokenizer.from_pretrained(
             where, trust_remote_code=False, local_files_only=True
@@ -62,7 +64,8 @@ def load_language_model(
             f"The tokenizer in {where} names no end token.",
             hint="Set eos_token in its tokenizer_config.json.",
         )
-    cast(torch.nn.Module, model).to(device)
+    if device != SPREAD:
+        cast(torch.nn.Module, model).to(device)
     return model, tokenizer
 
 
@@ -122,4 +125,4 @@ def attention(device: str) -> str | None:
     On processors, the gradient of torch's fused attention in bfloat16 takes eight times as long as
     that of plain matrix products.
     """
-    return "eager" if torch.device(device).type == "cpu" else None
+    return "eager" if device_type(device) == "cpu" else None

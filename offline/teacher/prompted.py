@@ -48,8 +48,10 @@ class Context:
             if self.cache is not None:
                 caches = [self.cache.self_attention_cache, self.cache.cross_attention_cache]
         for cache in caches:
-            if cache is not None:
-                cache.batch_select_indices(rows)
+            # Each layer keeps what is its own where it computes.
+            for layer in [] if cache is None else cache.layers:
+                keys = getattr(layer, "keys", None)
+                layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
 
 
 class PromptedModel(ABC):

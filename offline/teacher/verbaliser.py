@@ -149,6 +149,8 @@ class Verbaliser:
         ids = [*before, *self._framing.ids(self._examples + self._template(*cut))]
         if self._decodes:
             ids += after
+        # An empty text behind a template of nothing else still needs a token to be read.
+        ids = ids or [self._framing.filler]
         longest = 0 if self._decodes else max(map(len, self._words))
         if self._positions is not None and len(ids) + longest > self._positions:
             raise InvalidConfig(

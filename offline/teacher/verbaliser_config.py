@@ -23,7 +23,7 @@ class VerbaliserConfig(Section):
         contextual: contextual calibration.
         max_tokens: longer texts are cut, each of a pair.
         batch_size: continuations (a text and a label each) in one pass; those of one text are never parted.
-        device: a torch device.
+        device: a torch device, or `auto`; see `generator.device`.
         precision: of the weights; see `generator.precision`.
     """
 

@@ -68,7 +68,9 @@ def test_a_tuned_classifier_knows_its_rows_and_comes_back_to_the_bit(
     classifier = fitted(config)
     assert (classifier.scores(TEXTS).argmax(1) == GOLD).mean() >= 0.75
     save_classifier(classifier, tmp_path)
+    state = torch.get_rng_state()
     again = load_classifier(tmp_path, list(LABELS), classifier.columns, config)
+    assert torch.equal(torch.get_rng_state(), state), "loading draws from nobody's source"
     assert np.array_equal(again.scores(NEW), classifier.scores(NEW))
     assert again.parameters == classifier.parameters
     assert classifier_identity(again, 1.0) == classifier_identity(classifier, 1.0)

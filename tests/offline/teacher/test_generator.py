@@ -235,6 +235,31 @@ def test_prompt_and_sample_must_fit_into_the_model(
         describe_generator(config, pair=False, names=["red"], directory=tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_a_model_that_is_spread_says_the_same(
+    tmp_path: Path, tiny_directory: Callable[[str], Path], kind: str
+) -> None:
+    """Over whatever there is: here, the one processor."""
+    scores = []
+    for device in ("cpu", "auto"):
+        directory = tmp_path / device
+        directory.mkdir()
+        config = GeneratorConfig(
+            model=str(tiny_directory(kind)), device=device, precision="float32", max_tokens=12
+        )
+        told = describe_generator(config, pair=False, names=["red"], directory=directory)
+        (directory / DESCRIPTION).write_text(json.dumps(told))
+        model = load_generator(directory).model
+        prompts = model.embed(torch.tensor([[5, 6], [7, 8]]))
+        scores.append(model.score(prompts, torch.tensor([1, 0, 1]), torch.tensor([[9, 10]] * 3)))
+    torch.testing.assert_close(scores[0].logits, scores[1].logits)
+
+
+def test_the_miniature_is_not_spread() -> None:
+    with pytest.raises(ValueError, match="device: auto spreads a model that is named"):
+        GeneratorConfig(device="auto")
+
+
 def t5_like_tokenizer() -> PreTrainedTokenizerFast:
     """Sentence pieces, as T5 has them: spaces are all it knows of blanks, and targets end in `</s>`."""
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]

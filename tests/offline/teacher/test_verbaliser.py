@@ -138,6 +138,13 @@ def test_long_texts_are_cut_and_the_template_stays(reading_directory: Find) -> N
     assert not np.array_equal(asked.scores([first]), asked.scores(["red sky the sea"]))
 
 
+def test_an_empty_text_behind_a_bare_template_gets_scores(reading_directory: Find) -> None:
+    for kind in ("gpt2", "t5"):
+        asked = verbaliser(reading_directory(kind), template="{text}")
+        assert np.isfinite(asked.scores(["", "red"])).all()
+        assert asked.scores([]).shape == (0, 2)
+
+
 def test_a_text_that_finds_no_room_is_told(reading_directory: Find) -> None:
     asked = verbaliser(reading_directory("gpt2"), max_tokens=100)
     with pytest.raises(InvalidConfig, match=r"64\s+positions.*max_tokens"):
