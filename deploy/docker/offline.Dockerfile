@@ -23,6 +23,13 @@ COPY services services
 COPY offline offline
 RUN --mount=type=secret,id=pip /opt/retrikt/bin/pip install --no-deps . \
     && /opt/retrikt/bin/pip check
+# What installs or builds has no place in an image that runs (setuptools stays: TensorBoard asks for it). What
+# is left must load.
+COPY deploy/docker/trim.sh ./
+RUN /opt/retrikt/bin/pip uninstall --yes pip \
+    && ./trim.sh /opt/retrikt \
+    && /opt/retrikt/bin/python -P -c "import offline.run, offline.rebuild, offline.quickstart, datasets, \
+peft, sklearn, transformers"
 
 FROM ${BASE}
 # Numbers, so that an orchestrator can tell that it is not root.

@@ -18,11 +18,14 @@ COPY services services
 COPY offline offline
 RUN --mount=type=secret,id=pip /opt/retrikt/bin/pip install --no-deps . \
     && /opt/retrikt/bin/pip check
-# What trains has no place in an image that serves; nor has what installs.
+# What trains has no place in an image that serves; nor has what installs or builds. What is left must load.
+COPY deploy/docker/trim.sh ./
 RUN /opt/retrikt/bin/python -c "import importlib.util, sys; \
 found = [name for name in ('torch', 'transformers') if importlib.util.find_spec(name)]; \
 sys.exit(f'{found} in a serving image' if found else 0)" \
-    && /opt/retrikt/bin/pip uninstall --yes pip setuptools
+    && /opt/retrikt/bin/pip uninstall --yes pip setuptools \
+    && ./trim.sh /opt/retrikt \
+    && ORT_DISABLE_TELEMETRY=1 /opt/retrikt/bin/python -P -c "import services.store.app, services.store.backends.server, services.store.backends.edge"
 
 FROM ${BASE}
 # Numbers, so that an orchestrator can tell that it is not root.
@@ -36,4 +39,8 @@ WORKDIR /srv/retrikt
 USER 10001:10001
 EXPOSE 8001
 STOPSIGNAL SIGTERM
+# docker-compose.yml has the same; it is here for whoever runs the image alone. Docker reads it, the OCI format
+# has no place for it.
+HEALTHCHECK --interval=5s --timeout=5s --retries=6 --start-period=15s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8001/readyz', timeout=2)"]
 CMD ["python", "-m", "services.store"]

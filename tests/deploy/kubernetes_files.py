@@ -70,6 +70,6 @@ def _render(overlay: str) -> list[dict[str, Any]] | None:
                 check=False,
             )
             assert done.returncode == 0, done.stderr
-            assert not done.stderr, "kustomize warns of what it will no longer take"
+            assert "deprecated" not in done.stderr, done.stderr
             return list(yaml.load_all(done.stdout, Loader=yaml.CSafeLoader))
     return None

@@ -1,5 +1,6 @@
 """The Dockerfiles: the right extras, no torch where it serves, non-root, nothing left to chance."""
 
+import json
 import re
 import subprocess
 import sys
@@ -89,6 +90,51 @@ def test_services_start_as_modules_without_a_shell_between_them_and_signals(name
     assert f'CMD ["python", "-m", "services.{name}"]' in final_stage(name)
 
 
+@SERVING
+def test_an_image_that_runs_alone_has_the_health_check_of_compose(name: str) -> None:
+    [line] = [line for line in final_stage(name) if line.startswith("HEALTHCHECK ")]
+    options, _, command = line.partition(" CMD ")
+    check = services()[name]["healthcheck"]
+    assert ["CMD", *json.loads(command)] == check["test"]
+    given = dict(re.findall(r"--([a-z-]+)=(\S+)", options))
+    assert given == {
+        key.replace("_", "-"): str(value) for key, value in check.items() if key != "test"
+    }
+
+
+@EACH
+def test_every_image_is_trimmed_before_it_is_copied_and_still_loads(name: str) -> None:
+    [line] = [line for line in instructions(name) if "./trim.sh /opt/retrikt" in line]
+    before, _, after = line.partition("./trim.sh /opt/retrikt")
+    assert "pip uninstall --yes pip" in before
+    assert '-P -c "import ' in after
+    assert line not in final_stage(name)
+
+
+def test_trimming_takes_test_suites_headers_and_arrows_clients_and_leaves_the_rest(
+    tmp_path: Path,
+) -> None:
+    packages = tmp_path / "lib" / "python3.11" / "site-packages"
+    gone = (
+        *("numpy/tests/test_a.py", "numpy/linalg/tests/test_b.py", "torch/test/c.bin"),
+        *("torch/include/d.h", "torch/bin/protoc-3.13.0.0", "pyarrow/include/e.h"),
+        *("pyarrow/libarrow_flight.so.2600", "pyarrow/libarrow_python_flight.so"),
+        *("pyarrow/_s3fs.cpython-311-x86_64-linux-gnu.so", "pyarrow/libarrow_s3.so.2600"),
+    )
+    kept = (
+        *("numpy/testing/f.py", "torch/lib/libtorch.so", "torch/bin/torch_shm_manager"),
+        *("pyarrow/libarrow.so.2600", "pyarrow/_fs.cpython-311-x86_64-linux-gnu.so"),
+        *("pyarrow/libarrow_substrait.so.2600", "pyarrow/_s3fs.pyx", "jinja2/tests.py"),
+    )
+    for name in (*gone, *kept):
+        (packages / name).parent.mkdir(parents=True, exist_ok=True)
+        (packages / name).touch()
+    for _ in range(2):
+        subprocess.run(["sh", str(FOLDER / "trim.sh"), str(tmp_path)], check=True)
+        left = {str(path.relative_to(packages)) for path in packages.rglob("*") if path.is_file()}
+        assert left == set(kept)
+
+
 @pytest.mark.parametrize("name", ["student", "offline"])
 def test_images_that_hold_onnx_runtime_tell_it_not_to_report(name: str) -> None:
     [environment] = [line for line in final_stage(name) if line.startswith("ENV ")]
@@ -149,7 +195,14 @@ def test_without_a_server_and_for_other_commands_the_arguments_stay_as_they_are(
     assert listed == ["release", "list"]
 
 
-@pytest.mark.parametrize("script", ["deploy/try_stack.sh", "deploy/docker/offline-entrypoint.sh"])
+@pytest.mark.parametrize(
+    "script",
+    [
+        "deploy/try_stack.sh",
+        "deploy/docker/offline-entrypoint.sh",
+        "deploy/docker/trim.sh",
+    ],
+)
 def test_scripts_parse_and_are_executable(script: str) -> None:
     path = ROOT / script
     assert path.stat().st_mode & 0o111 == 0o111
