@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
@@ -64,6 +65,21 @@ def test_an_answer_shows_what_the_service_says_and_what_it_was_made_of(
 
 def shown(value: float) -> str:
     return "<0.1%" if 0 < value < 0.0005 else f"{value:.1%}"
+
+
+def test_a_text_unlike_the_tasks_is_told_to_be_so(tmp_path: Path, open_page: OpenPage) -> None:
+    with student(build_task(tmp_path / "tiny", distance_threshold=0.2)) as service:
+        explained = [
+            service.predict(text, explain=True).json()["predictions"][0]
+            for text in ("printer paper toner jam", "zebra quantum")
+        ]
+        assert [part["out_of_distribution"] for part in explained] == [False, True]
+        page = open_page(url_of(service))
+        classify(page, "printer paper toner jam")
+        expect(winner(page)).to_contain_text("about the printer")
+        expect(page.locator("#answer")).not_to_contain_text("Unlike this task’s texts")
+        classify(page, "zebra quantum")
+        expect(page.locator("#answer")).to_contain_text("Unlike this task’s texts")
 
 
 def test_an_example_is_one_click_away(service: Service, open_page: OpenPage) -> None:

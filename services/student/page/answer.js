@@ -39,7 +39,10 @@ export function showAnswer(section, inputs, answer, roundTrip, nameOf, askForKey
     element("span", { class: "figure" }, percent(best.score)),
   );
   part("asked").textContent = inputs.map((text) => `“${text.trim()}”`).join(" and ");
-  part("degraded").replaceChildren(...(answer.degraded ? [degraded(answer.degraded)] : []));
+  part("degraded").replaceChildren(
+    ...(answer.degraded ? [degraded(answer.degraded)] : []),
+    ...(explanation.out_of_distribution ? [unlike()] : []),
+  );
   part("made-of").replaceChildren(...madeOf(explanation, nameOf));
   part("labels").replaceChildren(...labels(explanation, nameOf));
   part("neighbours").replaceChildren(
@@ -55,8 +58,9 @@ function sentence(explanation, reason, nameOf) {
   const told = `${nameOf(best.label)}, ${percent(best.score)}.`;
   if (reason) return `${told} Without the store: ${tellDegraded(reason)}`;
   const alone = first(explanation.student);
+  const unlikely = explanation.out_of_distribution ? " Unlike this task’s texts." : "";
   return (
-    `${told} The student alone: ${nameOf(alone.label)}, ${percent(alone.score)}. ` +
+    `${told}${unlikely} The student alone: ${nameOf(alone.label)}, ${percent(alone.score)}. ` +
     `${explanation.neighbours.length} knowledge items were looked up.`
   );
 }
@@ -68,6 +72,20 @@ function degraded(reason) {
     element("p", { class: "notice-title" }, "Answered without the store"),
     element("p", {}, `${tellDegraded(reason)} This is what the student says alone.`),
     element("p", { class: "trace" }, reason),
+  );
+}
+
+function unlike() {
+  return element(
+    "div",
+    { class: "notice warning" },
+    element("p", { class: "notice-title" }, "Unlike this task’s texts"),
+    element(
+      "p",
+      {},
+      "The items that it looked up are farther away than they are for 95 of 100 texts of this task: " +
+        "the label may mean nothing.",
+    ),
   );
 }
 
