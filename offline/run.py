@@ -16,14 +16,13 @@ from offline.pipeline.progress import choose_display
 from offline.pipeline.release_stages import BESIDE, STAGES
 from offline.report.evaluation import OURS
 from offline.report.page import write_page
-from offline.report.summary import FinishedRun, size_of, summarise
+from offline.report.summary import FinishedRun, summarise
 from offline.report.table import markdown, print_systems
 from offline.stages.index import CANDIDATE
-from offline.store.publish import Published, build_version, publish
+from offline.store.publish import Published, publish, version_bytes
 from offline.tasks.prepared import Examples, PreparedTask
 from services.platform.durable_files import replacing
 from services.platform.errors import InvalidConfig, InvalidInput, NotFound
-from services.releases.manifest import KNOWLEDGE, read_release_manifest
 
 log = structlog.get_logger(__name__)
 
@@ -108,11 +107,9 @@ class TaskRun:
 
     def _report(self, by_seed: Mapping[int, FinishedRun], release_seconds: float | None) -> None:
         runs = [by_seed[seed] for seed in sorted(by_seed)]
-        # The size that is told is that of the first seed's store version, published or not.
+        # The size that is told is that of the first seed's store version, without edits.
         candidate = runs[0].path("index", CANDIDATE)
-        build_version(candidate / KNOWLEDGE, self.directory, self.config.store)
-        version = read_release_manifest(candidate).store_version
-        store_bytes = size_of(self.directory / "store" / version)
+        store_bytes = version_bytes(candidate, self.config.store)
         report = summarise(self.config.task.name, runs, store_bytes, release_seconds)
         # Read by the next run for its seeds: half of it would take them out of the report.
         with replacing(self.directory / REPORT_JSON) as file:

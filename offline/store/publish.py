@@ -127,6 +127,20 @@ def build_version(knowledge_file: Path, task_directory: Path, store: StoreConfig
         backend.close()
 
 
+def version_bytes(candidate: Path, store: StoreConfig) -> int:
+    """What the store version of a candidate takes on a disk; it is built for that, and goes again.
+
+    Not where versions are served from: edits may have left some of the candidate's texts out of what is
+    published.
+    """
+    embedded = store.model_copy(update={"backend": "edge"})
+    version = read_release_manifest(candidate).store_version
+    with tempfile.TemporaryDirectory(prefix="retrikt-") as nowhere:
+        build_version(candidate / KNOWLEDGE, Path(nowhere), embedded)
+        files = (Path(nowhere) / "store" / version).rglob("*")
+        return sum(path.stat().st_size for path in files if path.is_file())
+
+
 def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
     """The backend that the configuration names."""
     if store.backend == "server":
@@ -143,7 +157,14 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
 
 def same_release(one: ReleaseManifest, other: ReleaseManifest) -> bool:
     """Whether two releases answer alike: the same student, items and soft labels, under whatever index."""
-    parts = ("task", "labels", "knowledge_sha256", "soft_labels_sha256", "bundle_sha256", "balances")
+    parts = (
+        "task",
+        "labels",
+        "knowledge_sha256",
+        "soft_labels_sha256",
+        "bundle_sha256",
+        "balances",
+    )
     return all(getattr(one, part) == getattr(other, part) for part in parts)
 
 

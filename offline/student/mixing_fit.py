@@ -35,7 +35,8 @@ from services.student.mixing import (
 NO_STORE = -30.0
 """A gate's bias with which the store's share is nothing."""
 
-_ROWS_AT_ONCE = 256
+_SCORES_AT_ONCE = 1 << 23
+"""Cosines that are held at a time: 32 MB, and twice that for the order of each."""
 _STEPS = 60
 
 
@@ -113,12 +114,19 @@ def nearest_items(
     similarities = np.full((len(queries), k), -np.inf, dtype=np.float32)
     neighbour_labels = np.zeros((len(queries), k, soft_labels.shape[1]), dtype=np.float32)
     found = min(k, len(vectors))
-    for start in range(0, len(queries), _ROWS_AT_ONCE):
-        rows = slice(start, start + _ROWS_AT_ONCE)
+    if not found:
+        return similarities, neighbour_labels
+    at_once = max(1, _SCORES_AT_ONCE // len(vectors))
+    for start in range(0, len(queries), at_once):
+        rows = slice(start, start + at_once)
         scores = queries[rows] @ vectors.T
         if excluded is not None:
             scores[excluded[rows]] = -np.inf
-        best = np.argsort(-scores, axis=1, kind="stable")[:, :found]
+        best = np.argpartition(-scores, found - 1, axis=1)[:, :found]
+        # By position first, so that equal cosines keep the items' order.
+        best.sort(axis=1)
+        order = np.argsort(-np.take_along_axis(scores, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
         similarities[rows, :found] = np.take_along_axis(scores, best, axis=1)
         neighbour_labels[rows, :found] = soft_labels[best]
     return similarities, neighbour_labels

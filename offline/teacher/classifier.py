@@ -210,21 +210,38 @@ def load_sequence_model(
 def columns_of(
     model: PreTrainedModel, label_texts: Mapping[str, str], config: ClassifierConfig
 ) -> list[int]:
-    """Which output each label is, by its name or by what describes it, compared on letters and digits."""
+    """Which output each label is, by its name or by what describes it.
+
+    Names are compared as they are, and on letters and digits where that finds none (`C++` and `C#` have the
+    same letters).
+
+    Raises:
+        InvalidConfig: a label has no output, or two of them have the same.
+    """
     names = {int(at): str(name) for at, name in (model.config.id2label or {}).items()}
-    places = {letters_and_digits(name): at for at, name in names.items()}
-    found = [
-        next((places[form] for form in map(letters_and_digits, both) if form in places), None)
-        for both in label_texts.items()
-    ]
-    lacking = [name for name, at in zip(label_texts, found, strict=True) if at is None]
+    exact = {name: at for at, name in names.items()}
+    loose = {letters_and_digits(name): at for at, name in names.items()}
+    found: dict[str, int] = {}
+    for label, text in label_texts.items():
+        places = [exact.get(label), exact.get(text)]
+        places += [loose.get(letters_and_digits(name)) for name in (label, text)]
+        if at := [place for place in places if place is not None]:
+            found[label] = at[0]
+    lacking = [label for label in label_texts if label not in found]
     if lacking:
         raise InvalidConfig(
             f"{config.model} is no classifier for the task's labels: it lacks {', '.join(lacking[:5])}, and"
             f" has {', '.join(list(names.values())[:5])}.",
             hint="Name the labels in id2label of its config.json, or set labeller.classifier.tuning to full.",
         )
-    return [at for at in found if at is not None]
+    labels = {at: label for label, at in found.items()}
+    for label, at in found.items():
+        if labels[at] != label:
+            raise InvalidConfig(
+                f"The labels {label} and {labels[at]} are both taken for the output {names[at]!r} of {config.model}.",
+                hint="Name the labels in id2label of its config.json, each as the task has it.",
+            )
+    return list(found.values())
 
 
 def logits_of(

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import BertConfig, BertForSequenceClassification
 
-from offline.teacher.classifier import ClassifierConfig
+from offline.teacher.classifier import ClassifierConfig, columns_of
 from offline.teacher.classifier_files import (
     ADAPTER,
     FILES,
@@ -178,3 +178,35 @@ def test_a_tuned_classifier_that_is_gone_is_told(reading_directory: Find, tmp_pa
         config = tuned(reading_directory("bert"), tuning)
         with pytest.raises(CorruptArtifact, match="holds no tuned classifier"):
             load_classifier(tmp_path, list(LABELS), (0, 1), config)
+
+
+SMALLEST = {
+    "hidden_size": 8,
+    "num_attention_heads": 1,
+    "num_hidden_layers": 1,
+    "intermediate_size": 8,
+    "vocab_size": 16,
+}
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "columns"),
+    [
+        ({0: "C#", 1: "C++", 2: "C"}, ("C", "C++", "C#"), [2, 1, 0]),
+        ({0: "no weather", 1: "Weather"}, ("weather", "no_weather"), [1, 0]),
+    ],
+)
+def test_names_that_differ_in_signs_alone_are_told_apart(
+    outputs: dict[int, str], labels: tuple[str, ...], columns: list[int]
+) -> None:
+    model = BertForSequenceClassification(BertConfig(**SMALLEST, id2label=outputs))
+    assert (
+        columns_of(model, {name: name for name in labels}, ClassifierConfig(model="here"))
+        == columns
+    )
+
+
+def test_two_labels_on_one_output_are_refused() -> None:
+    model = BertForSequenceClassification(BertConfig(**SMALLEST, id2label={0: "c", 1: "other"}))
+    with pytest.raises(InvalidConfig, match=r"C\+\+ and C are both taken for the output 'c'"):
+        columns_of(model, {"C": "C", "C++": "C++"}, ClassifierConfig(model="here"))
