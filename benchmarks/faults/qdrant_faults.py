@@ -26,7 +26,7 @@ from services.store.backends.server import ServerBackend
 from services.store.knowledge_file import iterate_points, version_manifest
 from services.store.settings import StoreSettings
 
-TASK = "faults"
+TASK = "toy"
 LIMIT = 1
 """Seconds that Qdrant may take for an answer."""
 
