@@ -225,8 +225,8 @@ def columns_of(
     for label, text in label_texts.items():
         places = [exact.get(label), exact.get(text)]
         places += [loose.get(letters_and_digits(name)) for name in (label, text)]
-        if at := [place for place in places if place is not None]:
-            found[label] = at[0]
+        if taken := [place for place in places if place is not None]:
+            found[label] = taken[0]
     lacking = [label for label in label_texts if label not in found]
     if lacking:
         raise InvalidConfig(

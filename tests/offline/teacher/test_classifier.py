@@ -208,5 +208,5 @@ def test_names_that_differ_in_signs_alone_are_told_apart(
 
 def test_two_labels_on_one_output_are_refused() -> None:
     model = BertForSequenceClassification(BertConfig(**SMALLEST, id2label={0: "c", 1: "other"}))
-    with pytest.raises(InvalidConfig, match=r"C\+\+ and C are both taken for the output 'c'"):
+    with pytest.raises(InvalidConfig, match=r"C and C\+\+ are both taken for the output 'c'"):
         columns_of(model, {"C": "C", "C++": "C++"}, ClassifierConfig(model="here"))
