@@ -59,5 +59,6 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
         "items": len(items),
         "gate": manifest.trained_with["gate"],
         "k": manifest.mixing.k,
+        "distance_threshold": manifest.distance_threshold,
         **manifest.trained_with["mixing_figures"],
     }

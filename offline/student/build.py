@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from offline.student.card import write_model_card
 from offline.student.config import StudentConfig
+from offline.student.distance_fit import fit_distance_threshold
 from offline.student.export import export_onnx
 from offline.student.items import TrainingItems, one_hot
 from offline.student.mixing_fit import (
@@ -183,6 +184,10 @@ def build_bundle(
         directory / MODEL, directory / TOKENIZER, max_tokens=sizes.max_tokens, pair=task.pair
     )
     mixing = _fit(encoder, store, honest, config.mixing, seed)
+    threshold = None
+    if store is not None:
+        rows = None if honest is None else honest.rows
+        threshold = fit_distance_threshold(encoder, store, rows, mixing.parameters.k)
     manifest = write_bundle_manifest(
         directory,
         task=task.name,
@@ -196,6 +201,7 @@ def build_bundle(
         trained_with=_trained_with(
             labeller, trained_on, store, honest, recipe, log, mixing, difference, seed
         ),
+        distance_threshold=threshold,
     )
     write_model_card(directory, manifest)
     return manifest, log

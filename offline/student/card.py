@@ -58,6 +58,7 @@ def model_card(manifest: BundleManifest) -> str:
         f"{manifest.mixing.similarity_temperature}, head temperature "
         f"{manifest.mixing.head_temperature}, gate bias {manifest.mixing.gate_bias}.",
         "",
+        *_distance(manifest),
         "| the gate reads | weight |",
         "| --- | --- |",
         *(
@@ -80,6 +81,16 @@ def model_card(manifest: BundleManifest) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _distance(manifest: BundleManifest) -> list[str]:
+    if manifest.distance_threshold is None:
+        return []
+    return [
+        f"A text whose neighbours are further than {manifest.distance_threshold} (one minus their mean "
+        "similarity) counts as unlike the task's: 95 of 100 texts that it was fitted on are nearer.",
+        "",
+    ]
 
 
 def _settings(values: dict[str, Any]) -> list[str]:

@@ -148,6 +148,7 @@ def test_the_bundle_serves_what_the_student_learned(
     assert bundle.manifest.parameters == metrics["parameters"]
     limit = 0.02 * load_labeller(inputs["labeller"]).parameters
     assert bundle.manifest.parameters <= limit
+    assert bundle.manifest.distance_threshold == metrics["distance_threshold"] > 0
 
 
 def test_losses_fall_and_are_logged(trained: tuple[Path, dict[str, Any]]) -> None:
