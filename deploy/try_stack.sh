@@ -108,13 +108,16 @@ finish() {
     fi
     rm -rf "$answer"
     if [ "$keep" = no ]; then
+        # A job under way too, which `down` would leave alone.
+        # shellcheck disable=SC2046
+        $engine rm --force $(all_containers) >/dev/null 2>&1 || true
         stack --profile jobs down --volumes >/dev/null 2>&1 || true
         if [ "$build" = yes ]; then
             for image in store student offline; do
                 $engine rmi --force "retrikt-$image:$tag" >/dev/null 2>&1 || true
             done
         fi
-        left=$($engine ps --all --quiet --filter "label=com.docker.compose.project=$project")
+        left=$(all_containers)
         left+=$($engine volume ls --quiet --filter "name=${project}_")
         if [ -n "$left" ]; then
             printf 'FAILED: not everything could be taken away: %s\n' "$left" >&2
@@ -122,6 +125,10 @@ finish() {
         fi
     fi
     exit $status
+}
+
+all_containers() {
+    $engine ps --all --quiet --filter "label=com.docker.compose.project=$project"
 }
 
 container() {
