@@ -101,6 +101,7 @@ finish() {
     trap - EXIT
     [ -z "$asker" ] || kill "$asker" 2>/dev/null || true
     if [ $status -ne 0 ]; then
+        status=1
         for service in store student; do
             printf '\n-- last log lines of %s\n' "$service" >&2
             $engine logs --tail 20 "$(container $service)" >&2 || true
