@@ -1,5 +1,6 @@
 """A file of JSON lines that is written beside the work, and never grows beyond its limit."""
 
+import errno
 import os
 import queue
 import threading
@@ -77,7 +78,11 @@ class LineLog:
             self._rotate()
             self._file = self._open()
         # Unbuffered: whoever reads the file meets whole lines, and a killed process loses none.
-        self._file.write(line)
+        start = self._file.tell()
+        if (written := self._file.write(line)) != len(line):
+            # A nearly full disk takes a part; the next line must not be joined to it.
+            self._file.truncate(start)
+            raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes were written")
 
     def _open(self) -> BinaryIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,8 @@
 
 import json
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -186,3 +188,35 @@ def test_a_full_file_becomes_the_next_number_and_the_oldest_goes(tmp_path: Path)
     again.write({"text": "more", "number": 200})
     again.close()
     assert lines(path)[-1]["number"] == 200
+
+
+def test_a_line_that_the_disk_takes_in_part_is_taken_back_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "gaps.jsonl"
+    # A limit of the process stands for the disk: the write that crosses it is short.
+    program = """
+import resource, sys, time
+from pathlib import Path
+from services.student.line_log import LineLog
+path = Path(sys.argv[1])
+log = LineLog(path, max_bytes=10_000, files=1)
+log.write({"number": 0, "text": "x" * 60})
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))
+log.write({"number": 1, "text": "x" * 60})
+while not log.lost:
+    time.sleep(0.001)
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+log.write({"number": 2, "text": "x" * 60})
+log.close()
+print(log.lost)
+"""
+    root = Path(__file__).parents[3]
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(path)],
+        cwd=root,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stdout.splitlines()[-1] == "1"
+    assert [line["number"] for line in lines(path)] == [0, 2]
