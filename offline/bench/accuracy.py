@@ -1,7 +1,7 @@
 """`retrikt bench accuracy`: every system in every cell, one row each, then the tables and the picture."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -22,7 +22,7 @@ from offline.pipeline.chain import run_lock
 from offline.pipeline.progress import ProgressDisplay, choose_display
 from offline.report.evaluation import OURS
 from offline.report.summary import FinishedRun
-from services.platform.errors import InvalidConfig
+from services.platform.errors import InvalidConfig, InvalidData
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
                 system for system in plan.systems if plan.variant != BASE or system.name in wanted
             ]
             _measure(plan, systems, results, console, display)
-        write_tables(out, results, _current_hashes(request, results, stages))
+        write_tables(out, results, current_rows(request, results, stages))
     console.print(f"table: {out / 'table.md'}", highlight=False)
 
 
@@ -187,15 +187,27 @@ def _row(
     )
 
 
-def _current_hashes(request: Request, results: Results, stages: Path) -> dict[str, str]:
-    """What the hash of each system that has rows is today; the task does not count in it."""
-    # All systems exist in this regime.
-    cell = replace(request.cells[0], regime="unlabelled")
-    current: dict[str, str] = {}
-    for name in dict.fromkeys(row.system for row in results):
-        if name in current:
-            continue
-        _, _, ablation = name.partition(f"{OURS}/")
-        plan = request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
-        current |= {system.name: plan.system_hash(system) for system in plan.systems}
+def current_rows(request: Request, results: Results, stages: Path) -> set[tuple[Cell, str]]:
+    """Cell and system of the rows that follow from today's code, settings and data.
+
+    A cell whose data are not there has none: what its rows were measured on cannot be told any more.
+    """
+    recipes: dict[tuple[Cell, str], dict[str, str]] = {}
+    current = set()
+    for row in results:
+        _, _, ablation = row.system.partition(f"{OURS}/")
+        if (key := (row.cell, ablation)) not in recipes:
+            recipes[key] = _recipes(request, row.cell, ablation, stages)
+        if recipes[key].get(row.system) == row.recipe:
+            current.add((row.cell, row.system))
     return current
+
+
+def _recipes(request: Request, cell: Cell, ablation: str, stages: Path) -> dict[str, str]:
+    """Today's, by system."""
+    try:
+        plan = request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
+    except (InvalidConfig, InvalidData) as error:
+        log.warning("rows_left_out", cell=cell.name, reason=str(error))
+        return {}
+    return {system.name: plan.recipe(system) for system in plan.systems}

@@ -1,11 +1,12 @@
 """`table.md` and `pareto.svg`: means over seeds, and ours minus each other system with intervals."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from offline.bench.cells import Cell
 from offline.bench.distilled_on_unlabelled import NAME as UNLABELLED
 from offline.bench.pareto import Point, pareto
 from offline.bench.results import Results, Row
@@ -58,16 +59,16 @@ class _Line:
         return list(found.values())
 
 
-def write_tables(out: Path, results: Results, current: Mapping[str, str]) -> None:
-    """Write both files over the rows that are of today's systems.
+def write_tables(out: Path, results: Results, current: Collection[tuple[Cell, str]]) -> None:
+    """Write both files over the rows that are of today's systems and data.
 
     Args:
         out: the results' directory.
         results: all rows.
-        current: today's hash of every system; rows of another one are named, not averaged.
+        current: cell and system of the rows that would come out today as well; others are named, not averaged.
     """
-    rows = [row for row in results if row.system_hash == current.get(row.system)]
-    left_out = [row for row in results if row.system_hash != current.get(row.system)]
+    rows = [row for row in results if (row.cell, row.system) in current]
+    left_out = [row for row in results if (row.cell, row.system) not in current]
     parts = ["# Results of `retrikt bench accuracy`\n"]
     if results.quick:
         parts.append("Quick runs: they show that everything runs; their figures say nothing.\n")
@@ -198,8 +199,8 @@ def _missing(lines: Sequence[_Line], seeds: Sequence[int]) -> list[str]:
 def _told(rows: Sequence[Row]) -> str:
     systems = ", ".join(_in_order(row.system for row in rows))
     return (
-        f"Not in these tables: {len(rows)} rows of earlier versions of the code or of other settings"
-        f" ({systems}). Asking for their cells again measures them anew.\n"
+        f"Not in these tables: {len(rows)} rows of earlier versions of the code, of other settings"
+        f" or of data that are not these any more ({systems}). Asking for their cells again measures them anew.\n"
     )
 
 

@@ -10,12 +10,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from rich.console import Console
 
-from offline.bench.accuracy import Request, run_accuracy
+from offline.bench.accuracy import Request, current_rows, run_accuracy
+from offline.bench.results import Results, Row
 from offline.bench.systems import SYSTEMS
-from offline.bench.variants import variant_of
+from offline.bench.variants import BASE, variant_of
 
 REQUEST: dict[str, Any] = {
     "tasks": ["small"],
@@ -98,3 +100,36 @@ def test_a_row_that_is_missing_is_measured_from_the_stages_that_are_there(
     measure(small_data, out)
     assert "knn" in rows(out)
     assert sorted(path for path in (out / "stages").glob("*/*")) == stages
+
+
+def test_rows_of_other_test_data_are_not_of_today_s_table(small_data: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(small_data, tmp_path / "data")
+    results = Results.open(tmp_path, quick=True)
+    request = Request(**{"data": data, **REQUEST, "seeds": [0, 1]})
+    stages = tmp_path / "stages"
+
+    def add(seed: int) -> None:
+        cell = request.cells[seed]
+        plan = request.plan(cell, BASE, stages)
+        told = {
+            "recipe": plan.recipe(plan.systems[0]),
+            "system": plan.systems[0].name,
+            "seed": seed,
+        }
+        figures = dict.fromkeys(("accuracy", "macro_f1", "nll", "ece", "latency_ms"), 0.5)
+        sizes = dict.fromkeys(("parameters", "model_bytes", "store_bytes", "test_rows"), 1)
+        row = {
+            **told, **figures, **sizes, "task": cell.task, "regime": cell.regime, "shots": 4,
+            "system_hash": "same", "content": {}, "git_revision": None,
+        }  # fmt: skip
+        results.add(Row.model_validate(row), np.ones(1, bool))
+
+    add(0)
+    add(1)
+    assert {cell.seed for cell, _ in current_rows(request, results, stages)} == {0, 1}
+    test = data / "small" / "validation.jsonl"
+    test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
+    add(1)
+    assert {cell.seed for cell, _ in current_rows(request, results, stages)} == {1}
+    test.unlink()
+    assert not current_rows(request, results, stages)

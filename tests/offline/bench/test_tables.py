@@ -37,7 +37,8 @@ def measured(results: Results, system: str, wrong: int, **changes: object) -> No
 
 
 def table(directory: Path, results: Results, **current: str) -> str:
-    write_tables(directory, results, current)
+    rows = {(row.cell, row.system) for row in results if row.system_hash == current[row.system]}
+    write_tables(directory, results, rows)
     return (directory / "table.md").read_text(encoding="utf-8")
 
 
