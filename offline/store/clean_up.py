@@ -19,7 +19,7 @@ from offline.store.publish import open_backend
 from services.platform.errors import SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import BUNDLE, KNOWLEDGE, SOFT_LABELS, ReleaseManifest
-from services.releases.pruning import prune_release, why_kept
+from services.releases.pruning import finish_pruning, prune_release, why_kept
 from services.store.backends.base import StoreBackend
 from services.store.snapshots import SnapshotDirectory
 
@@ -85,13 +85,12 @@ def clean_up(
             kept[manifest.release] = reason
     if not dry_run:
         _finish(releases, there)
-    versions = _versions(releases, given_up, backend)
+    searched_no_more = _searched_no_more(releases, given_up)
+    versions = [each.version for each in backend.versions() if each.version in searched_no_more]
     served = {manifest.store_version for manifest in there if manifest.release in serving}
     snapshots = _snapshots(kept_snapshots, keep, served)
     if not dry_run:
-        for version in versions:
-            with suppress(VersionNotFound):  # Somebody else was quicker.
-                backend.delete(version)
+        versions = [version for version in versions if _deleted(releases, version, backend)]
         for name in snapshots:
             with suppress(SnapshotNotFound):
                 kept_snapshots.delete(name)
@@ -122,22 +121,29 @@ def _finish(releases: ReleaseDirectory, there: Sequence[ReleaseManifest]) -> Non
         directory = releases.path(manifest.release)
         left = any((directory / name).exists() for name in (KNOWLEDGE, SOFT_LABELS, BUNDLE))
         if manifest.pruned_at is not None and left:
-            prune_release(releases, manifest.release)
+            finish_pruning(releases, manifest.release)
 
 
-def _versions(
-    releases: ReleaseDirectory, given_up: Sequence[str], backend: StoreBackend
-) -> list[str]:
+def _searched_no_more(releases: ReleaseDirectory, given_up: Sequence[str]) -> set[str]:
     """The versions that only releases without their files would search; `given_up` counts as such in a dry run."""
     there = releases.list()
     readable = {manifest.release for manifest in there}
     if unreadable := sorted({path.name for path in releases.root.glob("r-*")} - readable):
         log.warning("versions_left_alone", reason=f"what {unreadable[0]} searches cannot be read")
-        return []
+        return set()
     able = [each for each in there if each.can_serve and each.release not in given_up]
     searched = {manifest.store_version for manifest in there}
-    searched -= {manifest.store_version for manifest in able}
-    return [found.version for found in backend.versions() if found.version in searched]
+    return searched - {manifest.store_version for manifest in able}
+
+
+def _deleted(releases: ReleaseDirectory, version: str, backend: StoreBackend) -> bool:
+    """Delete a version, unless a release that searches it was added since; whether it is gone."""
+    with releases.writing():
+        if version not in _searched_no_more(releases, ()):
+            return False
+        with suppress(VersionNotFound):  # Somebody else was quicker.
+            backend.delete(version)
+    return True
 
 
 def _snapshots(directory: SnapshotDirectory, keep: int, serving: Set[str]) -> list[str]:

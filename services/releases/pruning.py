@@ -55,6 +55,18 @@ def prune_release(releases: ReleaseDirectory, release: str) -> str | None:
     return None
 
 
+def finish_pruning(releases: ReleaseDirectory, release: str) -> None:
+    """Take what is left of a release that is marked as given up; one that was added again since stays.
+
+    Raises:
+        ReleaseNotFound: there is no such release.
+        CorruptArtifact: its manifest cannot be read.
+    """
+    with releases.writing():
+        if releases.get(release).pruned_at is not None:
+            _remove_files(releases.path(release))
+
+
 def _remove_files(directory: Path) -> None:
     """What a release is held by goes last."""
     (directory / SOFT_LABELS).unlink(missing_ok=True)

@@ -21,7 +21,8 @@ from services.platform.errors import AlreadyRunning, CorruptArtifact, ReleasePru
 from services.releases.directory import ReleaseDirectory
 from services.releases.in_use import ReleaseHold
 from services.releases.manifest import check_release, write_release_manifest
-from services.store.backends.base import StoreBackend
+from services.releases.pruning import finish_pruning
+from services.store.backends.base import StoreBackend, VersionManifest
 from services.store.backends.edge import EdgeBackend
 from services.store.backends.manifest import MANIFEST, read_manifest
 from services.store.backends.sealed import check_sums
@@ -243,6 +244,30 @@ def test_the_version_of_a_release_that_stays_stays(
     ReleaseDirectory(task / "releases").add(other)
     assert "v-0" not in clean_up(task, backend, 1).versions
     assert "v-0" in versions(backend)
+
+
+def test_a_release_that_is_restored_during_a_clean_up_stays_whole(
+    task: Path, tmp_path: Path
+) -> None:
+    zero = names(task)[0]
+    releases = ReleaseDirectory(task / "releases")
+
+    class Restoring(EdgeBackend):
+        """Somebody restores release 0 as soon as the versions have been listed."""
+
+        def versions(self) -> list[VersionManifest]:
+            found = super().versions()
+            releases.add(stage(tmp_path / "again", 0))
+            return found
+
+    restoring = Restoring(task / "store", private=task / "private")
+    done = clean_up(task, restoring, 1)
+    restoring.close()
+    assert done.versions == ("v-3",)
+    assert (task / "store" / "v-0").exists()
+    # Neither does the end of an earlier clean-up take it, which knew it as marked.
+    finish_pruning(releases, zero)
+    check_release(releases.path(zero))
 
 
 def test_nothing_goes_that_cannot_be_told_from_what_serves(
