@@ -9,7 +9,7 @@ import structlog
 from rich.console import Console
 
 from offline.configs.run import RunConfig, load_run_config
-from offline.knowledge.in_force import with_edits
+from offline.knowledge.in_force import held_out_rows, with_edits
 from offline.pipeline.chain import Chain, Step, run_lock
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
@@ -19,7 +19,8 @@ from offline.report.page import write_page
 from offline.report.summary import FinishedRun, summarise
 from offline.report.table import markdown, print_systems
 from offline.stages.index import CANDIDATE
-from offline.store.publish import Published, publish, version_bytes
+from offline.store.publish import Published, publish
+from offline.store.version_size import version_bytes
 from offline.tasks.prepared import Examples, PreparedTask
 from services.platform.durable_files import replacing
 from services.platform.errors import InvalidConfig, InvalidInput, NotFound
@@ -61,11 +62,15 @@ class TaskRun:
                 return None
             started = time.perf_counter()
             metrics = finished.read("evaluate", "metrics.json")["systems"][OURS]
-            with with_edits(finished.path("index", CANDIDATE), self.directory) as candidate:
+            made = finished.path("index", CANDIDATE)
+            with with_edits(made, self.directory) as candidate:
+                held_out = PreparedTask.load(finished.path("prepare")).examples("validation")
+                if candidate != made:
+                    held_out = held_out_rows(candidate, self.directory)
                 published = publish(
                     candidate,
                     metrics,
-                    PreparedTask.load(finished.path("prepare")).examples("validation"),
+                    held_out,
                     self.directory,
                     self.config.store,
                     self.config.release,

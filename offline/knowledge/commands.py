@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from offline.knowledge.edit_options import QdrantUrl, prepared
 from offline.task_directory import TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig
 
 if TYPE_CHECKING:
-    from offline.knowledge.editing import EditSettings
     from offline.knowledge.outcome import Edited
 
 app = typer.Typer(
@@ -123,6 +123,7 @@ def add_items(
     dry_run: DryRun = False,
     config: Config = None,
     overrides: Overrides = None,
+    qdrant_url: QdrantUrl = None,
     task_dir: TaskDirectory = None,
 ) -> None:
     """Add texts, with labels that may be new ones. The labeller gives soft labels beside.
@@ -132,7 +133,7 @@ def add_items(
     """
     if (file is None) == (text is None):
         raise InvalidConfig("Name a file, or give one --text; not both, not neither.")
-    directory, settings = _prepared(task_dir, config, overrides, dry_run)
+    directory, settings = prepared(task_dir, config, overrides, qdrant_url, dry_run)
     from offline.knowledge.additions import NewItem, read_additions
     from offline.knowledge.drafts import Draft, draft_addition
     from offline.knowledge.editing import edit_knowledge
@@ -173,7 +174,10 @@ def remove_items(
     contains: Contains = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(help="With these letters and digits; with --purge also in older releases."),
+        typer.Option(help="This text, whatever its case; with --purge also in older releases."),
+    ] = None,
+    text_pair: Annotated[
+        list[str] | None, typer.Option(help="Second text of each --text, for a pair task.")
     ] = None,
     purge: Annotated[
         bool,
@@ -187,21 +191,28 @@ def remove_items(
     dry_run: DryRun = False,
     config: Config = None,
     overrides: Overrides = None,
+    qdrant_url: QdrantUrl = None,
     task_dir: TaskDirectory = None,
 ) -> None:
     """Take items out: by id, or those that fit every filter. Copies of a text go with it."""
-    directory, settings = _prepared(task_dir, config, overrides, dry_run, force=force)
+    directory, settings = prepared(task_dir, config, overrides, qdrant_url, dry_run, force=force)
     from offline.knowledge.drafts import Draft, draft_removal
     from offline.knowledge.editing import edit_knowledge
     from offline.knowledge.items import Filter, Items
     from offline.knowledge.journal import item_keys
     from offline.knowledge.sources import Sources
 
-    wanted = Filter(label or (), origin or (), contains, item_keys(text, None) if text else ())
+    if text_pair and len(text_pair) != len(text or ()):
+        raise InvalidConfig("Give one --text-pair for each --text.")
+    keys = item_keys(text, text_pair) if text else ()
+    wanted = Filter(label or (), origin or (), contains, keys)
     if not ids and not wanted:
         raise InvalidConfig("Say which items: by id, or by a filter.")
 
     def draft(items: Items, _: Sources) -> Draft:
+        if text and bool(text_pair) != items.knowledge.metadata.pair:
+            needed = "needs" if not text_pair else "has no"
+            raise InvalidConfig(f"The task {items.release.task} {needed} a --text-pair.")
         return draft_removal(items, ids or (), wanted, purge=purge)
 
     _tell(edit_knowledge(directory, draft, settings, ids_of=release, by_id=bool(ids)))
@@ -217,10 +228,11 @@ def relabel_items(
     dry_run: DryRun = False,
     config: Config = None,
     overrides: Overrides = None,
+    qdrant_url: QdrantUrl = None,
     task_dir: TaskDirectory = None,
 ) -> None:
     """Give items another label. Copies of a text get it too."""
-    directory, settings = _prepared(task_dir, config, overrides, dry_run)
+    directory, settings = prepared(task_dir, config, overrides, qdrant_url, dry_run)
     from offline.knowledge.drafts import Draft, draft_relabelling
     from offline.knowledge.editing import edit_knowledge
     from offline.knowledge.items import Items
@@ -255,29 +267,6 @@ def list_edits(task_dir: TaskDirectory = None) -> None:
         for edit in Journal(directory).read()
     ]
     typer.echo(json.dumps(told, indent=1))
-
-
-def _prepared(
-    task_dir: Path | None,
-    config: str | None,
-    overrides: list[str] | None,
-    dry_run: bool,
-    *,
-    force: bool = False,
-) -> "tuple[Path, EditSettings]":
-    """The task's directory, and how edits are released there."""
-    from offline.knowledge.editing import EditSettings
-
-    if config is None:
-        if overrides:
-            raise InvalidConfig("--set changes a configuration.", hint="Name it: --config CONFIG.")
-        return task_directory(task_dir), EditSettings(dry_run=dry_run, force=force)
-    from offline.configs.run import load_run_config
-
-    settings = load_run_config(config, overrides or [])
-    return task_directory(task_dir), EditSettings(
-        settings.store, settings.release, dry_run=dry_run, force=force
-    )
 
 
 def _tell(edited: "Edited") -> None:

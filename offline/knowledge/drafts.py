@@ -102,8 +102,8 @@ def draft_removal(items: Items, ids: Sequence[int], wanted: Filter, *, purge: bo
         items: of the live release.
         ids: of items.
         wanted: empty for none.
-        purge: delete their texts from older releases as well; texts that the filter names by key may then be
-            in older ones alone.
+        purge: delete their texts from older releases as well; texts that the filter names by key, and by
+            nothing else, may then be in older ones alone.
 
     Raises:
         NotFound: there is no such item, or none that fits.
@@ -112,7 +112,8 @@ def draft_removal(items: Items, ids: Sequence[int], wanted: Filter, *, purge: bo
     chosen = {*items.checked(ids), *(items.matching(wanted) if wanted else ())}
     every = items.keys
     keys = {every[identity] for identity in chosen}
-    if purge:
+    if purge and wanted.keys_alone:
+        # An older release need not have the text under the label that is asked for: only the text itself counts.
         keys.update(wanted.keys)
     if not keys:
         raise NotFound(

@@ -74,7 +74,7 @@ class EditableKnowledge:
     def apply(self, edit: Edit) -> None:
         """Apply one edit: what is taken out first, then the new labels, then what is added.
 
-        An added item takes the place of one with the same letters and digits.
+        An added item takes the place of one with the same key.
         """
         self._remove({*edit.removed, *(item.key for item in edit.added)})
         self._relabel(edit)

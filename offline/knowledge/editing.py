@@ -24,9 +24,14 @@ from offline.knowledge.sources import Sources, sources_of
 from offline.pipeline.chain import run_lock
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
-from offline.store.publish import publish
+from offline.store.publish import open_backend, publish
 from offline.tasks.prepared import Examples
-from services.platform.errors import InvalidConfig, InvalidInput, ReleaseNotFound
+from services.platform.errors import (
+    InvalidConfig,
+    InvalidInput,
+    ReleaseNotFound,
+    VersionNotFound,
+)
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import ReleaseManifest
 
@@ -83,6 +88,7 @@ def edit_knowledge(
         draft = drafted_by(items, sources_of(task_directory, items.release))
         return _timed(_told(items, draft, "planned"), started)
     with run_lock(task_directory, held_by="run or edit", hint="Wait for it to end."):
+        _check_store(task_directory, settings.store)
         finished = _finish_purges(task_directory, settings)
         if finished is not None and by_id:
             raise InvalidInput(
@@ -98,8 +104,34 @@ def edit_knowledge(
         if draft.edit.purge is not None and edited.outcome in ("activated", "unchanged", "nothing"):
             purged = _finish_purges(task_directory, settings) or Purged((), (), (), (), 0)
             edited = replace(edited, purged=asdict(purged))
+            if not draft.ids and not any(asdict(purged).values()):
+                told = (
+                    "no such text was found, neither in the live release nor in what else is kept"
+                )
+                edited = replace(edited, warnings=(*edited.warnings, told))
     log.info("knowledge_edited", outcome=edited.outcome, release=edited.release, edit=edited.edit)
     return _timed(edited, started)
+
+
+def _check_store(task_directory: Path, store: StoreConfig) -> None:
+    """Refuse to edit where the store that is named is not the one that serves the live release."""
+    releases = ReleaseDirectory(task_directory / "releases")
+    live = releases.live()
+    if live is None:
+        return
+    version = releases.get(live.release).store_version
+    backend = open_backend(task_directory, store)
+    try:
+        backend.manifest(version)
+    except VersionNotFound as error:
+        where = store.url if store.backend == "server" else str(task_directory / "store")
+        raise InvalidConfig(
+            f"The live release's store version {version} is not in {where}.",
+            hint="Name the configuration that it was made with: --config CONFIG. "
+            "Where it was lost, `retrikt rebuild CONFIG --store-only` makes it anew.",
+        ) from error
+    finally:
+        backend.close()
 
 
 def _live_items(task_directory: Path, ids_of: str | None) -> Items:
@@ -144,9 +176,6 @@ def _release(
         before, now = measure(items.directory, held_out), measure(candidate, held_out)
         found = reasons(now, before, held_out, settings.release)
         warnings = [*draft.warnings, *_too_few(now, settings.release)]
-        if settings.force and found:
-            warnings += [f"released all the same: {reason}" for reason in found]
-            found = ()
         figures = _figures(before, now, held_out)
         journal.append(edit)
         metrics = {**_metrics(releases, made), "edited_from": items.release.release, **figures}
@@ -158,7 +187,10 @@ def _release(
             settings.store,
             settings.release,
             judged=found,
+            base=items.release.release,
+            force=settings.force,
         )
+        warnings += [f"released all the same: {reason}" for reason in published.overridden]
         if published.outcome == "unchanged":
             _put_in_force(releases, items.release, edit)
     live = releases.live()

@@ -12,8 +12,9 @@ import structlog
 from offline.knowledge.asking import AskedKnowledge
 from offline.knowledge.balances import fit_balances
 from offline.knowledge.editable import EditableKnowledge, Relabeller
-from offline.knowledge.journal import Edit, Journal, item_keys
+from offline.knowledge.journal import Edit, Journal, item_keys, loose_forms
 from offline.knowledge.sources import Sources, sources_of
+from offline.tasks.prepared import Examples
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, NotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
@@ -35,7 +36,8 @@ def edits_in_force(task_directory: Path) -> list[Edit]:
     """The edits that the live release's knowledge holds, the oldest first.
 
     What was deleted for good stays so: where the live release is from before a purge, the purge comes first.
-    Where the live release cannot be read, it is the edits that the last one was made after, and that one.
+    Where the live release cannot be read, it is those of the newest release that can be and that passed its
+    gate; without one, the edits that the journal's last one was made after, and that one.
 
     Raises:
         CorruptArtifact: the journal cannot be read, or lacks one of them.
@@ -46,8 +48,10 @@ def edits_in_force(task_directory: Path) -> list[Edit]:
         pointer = releases.live()
         ids = () if pointer is None else releases.get(pointer.release).edits
     except (CorruptArtifact, NotFound) as error:
+        passed = [manifest for manifest in releases.list() if not manifest.gate]
         every = journal.read()
-        ids = (*every[-1].after, every[-1].id) if every else ()
+        last = (*every[-1].after, every[-1].id) if every else ()
+        ids = passed[-1].edits if passed else last
         log.warning("live_release_unreadable", reason=str(error), edits=list(ids))
     purges = [edit for edit in journal.read() if edit.purge == "done" and edit.id not in ids]
     return [*purges, *journal.named(ids)]
@@ -75,7 +79,11 @@ def with_edits(candidate: Path, task_directory: Path) -> Iterator[Path]:
     manifest = read_release_manifest(candidate)
     sources = sources_of(task_directory, manifest)
     test = sources.split("test")
-    measured_on = set(item_keys(test["text"].to_pylist(), test["text_pair"].to_pylist()))
+    measured_on: set[str] = set()
+    if test is None:
+        log.warning("not_compared", reason="the test rows are not here")
+    else:
+        measured_on = set(loose_forms(test["text"].to_pylist(), test["text_pair"].to_pylist()))
     labelling = sources.labelling()
     again = None
     if labelling is not None:
@@ -92,6 +100,15 @@ def with_edits(candidate: Path, task_directory: Path) -> Iterator[Path]:
         )
         log.info("edits_applied", edits=len(edits))
         yield edited
+
+
+def held_out_rows(candidate: Path, task_directory: Path) -> Examples:
+    """The validation rows that an edited candidate can be judged on: none that an edit made an item."""
+    manifest = read_release_manifest(candidate)
+    knowledge = read_knowledge(candidate / KNOWLEDGE)
+    keys = item_keys(knowledge.table["text"].to_pylist(), knowledge.table["text_pair"].to_pylist())
+    sources = sources_of(task_directory, manifest)
+    return sources.held_out(manifest.labels, keys, pair=knowledge.metadata.pair)
 
 
 def write_edited(
@@ -155,9 +172,10 @@ def write_edited(
     )
 
 
-def _without(edit: Edit, keys: set[str]) -> Edit:
-    """The edit without the added texts that have one of these keys."""
-    kept = tuple(item for item in edit.added if item.key not in keys)
+def _without(edit: Edit, test: set[str]) -> Edit:
+    """The edit without the added texts that have one of these loose forms."""
+    loose = loose_forms([item.text for item in edit.added], [item.text_pair for item in edit.added])
+    kept = tuple(item for item, form in zip(edit.added, loose, strict=True) if form not in test)
     if len(kept) < len(edit.added):
         log.warning("test_rows_left_out", edit=edit.id, added=len(edit.added) - len(kept))
     return edit.model_copy(update={"added": kept})

@@ -31,6 +31,11 @@ class Filter:
     def __bool__(self) -> bool:
         return bool(self.labels or self.origins or self.contains or self.keys)
 
+    @property
+    def keys_alone(self) -> bool:
+        """Whether it names items by nothing but their keys."""
+        return bool(self.keys) and not (self.labels or self.origins or self.contains)
+
 
 class Items:
     """The items of one release; an item's id is its row.

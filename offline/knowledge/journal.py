@@ -7,11 +7,12 @@ run makes new knowledge. Which edits are in force is not said here: the manifest
 its knowledge holds, and a run applies the live release's edits to what it made. So going back to an older
 release also goes back to its edits.
 
-Items are told by key, a hash of their letters and digits: another run has other ids, and the text of an item
-that was taken out need not be kept for it.
+Items are told by key, a hash of their text whatever its case and spaces: another run has other ids, and the text of an
+item that was taken out need not be kept for it.
 """
 
 import hashlib
+import unicodedata
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -170,11 +171,28 @@ class Journal:
 
 
 def item_keys(texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[str]:
-    """What items are told by: SHA-256 of the letters and digits of each text (and second text)."""
+    """What items are told by: SHA-256 of each text (and second text), whatever its case and spaces.
+
+    Punctuation and signs count: `C++` and `C#` are two texts.
+    """
+    forms_of = [
+        _form(text) if pair is None else f"{_form(text)}\x00{_form(pair)}"
+        for text, pair in zip(texts, pairs or [None] * len(texts), strict=True)
+    ]
+    return [hashlib.sha256(form.encode()).hexdigest() for form in forms_of]
+
+
+def loose_forms(texts: Sequence[str], pairs: Sequence[str | None] | None) -> list[str]:
+    """What texts are compared with the test split by; see `offline.tasks.held_out.forms`."""
     table = pa.table(
         {
             "text": pa.array(texts, pa.string()),
             "text_pair": pa.array(pairs or [None] * len(texts), pa.string()),
         }
     )
-    return [hashlib.sha256(form.encode()).hexdigest() for form in forms(table)]
+    return forms(table)
+
+
+def _form(text: str) -> str:
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return " ".join(unicodedata.normalize("NFKC", folded).split())

@@ -15,7 +15,8 @@ class Edited:
         edit: its id in the journal; None where nothing was written.
         outcome: `activated`; `refused` by the gate; `added`, where the configuration says not to activate;
             `unchanged`, where the live release is what came of it; `rolled_back`, where somebody has gone back
-            from the release that came of it; `planned`, of a dry run; `nothing`, where there was nothing to do.
+            from the release that came of it; `overtaken`, where another release went live while it was made;
+            `planned`, of a dry run; `nothing`, where there was nothing to do.
         base: release that it was made on.
         release: that came of it.
         live: release that serves now.
@@ -59,7 +60,7 @@ class Edited:
 
     @property
     def exit_status(self) -> int:
-        if self.outcome not in ("refused", "rolled_back"):
+        if self.outcome not in ("refused", "rolled_back", "overtaken"):
             return 0
         from offline.rebuild import REFUSED_STATUS  # brings the whole pipeline along
 

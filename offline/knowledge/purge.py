@@ -1,10 +1,11 @@
 """Deleting texts for good: from kept releases and store versions, snapshots, finished stages and the journal.
 
 The live release does not hold them any more when this begins. Texts are told by key alone, so that a purge that
-was cut short is finished from the journal. What lies outside of the task's directory (the files that the task's
-data came from, copies of snapshots) is not touched.
+was cut short is finished from the journal. What cannot be read is taken to hold them. What lies outside of the
+task's directory (the files that the task's data came from, copies of snapshots) is not touched.
 """
 
+import json
 from collections.abc import Collection, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,16 +18,19 @@ import structlog
 from offline.knowledge.journal import Journal, item_keys
 from offline.store.config import StoreConfig
 from offline.store.publish import open_backend
+from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact, SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, ReleaseManifest
+from services.releases.manifest import KNOWLEDGE
 from services.store.archive import RELEASE
 from services.store.backends.base import StoreBackend, VersionManifest
-from services.store.snapshots import SnapshotDirectory
+from services.store.snapshots import SUFFIX, SnapshotDirectory
 
 log = structlog.get_logger(__name__)
 
 _ITEMS_AT_ONCE = 1024
+# A language model that is asked for labels is told of a run's labelled rows there.
+_LABELLERS = "stages/**/labeller.json"
 # Made from the texts of a run, without a column to find one in.
 _SHEETS = ("stages/**/samples.md", "report.html")
 
@@ -67,13 +71,14 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     releases = ReleaseDirectory(task_directory / "releases")
     live = releases.live()
     held = [
-        manifest
+        manifest.release
         for manifest in releases.list()
         if (live is None or manifest.release != live.release)
-        and _release_holds(releases.root / manifest.release, manifest, wanted)
+        and _release_holds(releases.root / manifest.release, wanted)
     ]
-    for manifest in held:
-        releases.purge(manifest.release)
+    for release in held:
+        releases.purge(release)
+    held += _delete_knowledge_of_unreadable(releases, wanted)
     # Those that an earlier purge marked may still have their version, if it was cut short.
     there = releases.list()
     needed = {manifest.store_version for manifest in there if manifest.can_serve}
@@ -83,14 +88,27 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     versions = _delete_versions(task_directory, wanted, gone, needed, store)
     files = _delete_files(task_directory, wanted)
     journal = Journal(task_directory).finish_purge(wanted)
-    found = Purged(
-        tuple(manifest.release for manifest in held), versions, snapshots, files, journal
-    )
+    found = Purged(tuple(held), versions, snapshots, files, journal)
     log.info("purged", releases=len(held), versions=len(versions), files=len(files))
     return found
 
 
-def _release_holds(path: Path, manifest: ReleaseManifest, keys: set[str]) -> bool:
+def _delete_knowledge_of_unreadable(releases: ReleaseDirectory, keys: set[str]) -> list[str]:
+    """Of releases whose manifest cannot be read, so that no mark can be put in it: their names."""
+    deleted = []
+    with releases.writing():
+        live = releases.live()
+        known = {manifest.release for manifest in releases.list()}
+        known |= {live.release} if live else set()
+        for path in sorted(releases.root.glob("r-*")):
+            if path.name not in known and _release_holds(path, keys):
+                (path / KNOWLEDGE).unlink(missing_ok=True)
+                sync(path)
+                deleted.append(path.name)
+    return deleted
+
+
+def _release_holds(path: Path, keys: set[str]) -> bool:
     """Whether a release holds one of the texts; a damaged one that may is taken to."""
     knowledge = path / KNOWLEDGE
     if not knowledge.exists():
@@ -98,7 +116,7 @@ def _release_holds(path: Path, manifest: ReleaseManifest, keys: set[str]) -> boo
     try:
         return _holds(knowledge, keys)
     except CorruptArtifact:
-        log.warning("release_unreadable", release=manifest.release)
+        log.warning("release_unreadable", release=path.name)
         return True
 
 
@@ -121,14 +139,20 @@ def _delete_versions(
 ) -> tuple[str, ...]:
     """Versions of purged releases, and those of no release that hold one of the texts."""
     deleted = []
+    # Before they are listed: one that is sealed in between is not taken for one that cannot be read.
+    names: list[str] = []
+    if store.backend == "edge":
+        found = (task_directory / "store").glob("[!.]*")
+        names = sorted(path.name for path in found if path.is_dir())
     backend = open_backend(task_directory, store)
     try:
-        for manifest in backend.versions():
-            version = manifest.version
+        manifests = {manifest.version: manifest for manifest in backend.versions()}
+        for version in dict.fromkeys([*manifests, *names]):
             if version in needed:
                 continue
-            if version in gone or _version_holds(backend, manifest, keys):
-                with suppress(VersionNotFound):
+            manifest = manifests.get(version)
+            with suppress(VersionNotFound):
+                if version in gone or manifest is None or _version_holds(backend, manifest, keys):
                     backend.delete(version)
                     deleted.append(version)
     finally:
@@ -137,9 +161,14 @@ def _delete_versions(
 
 
 def _version_holds(backend: StoreBackend, manifest: VersionManifest, keys: set[str]) -> bool:
+    """Whether its items do; a damaged one is taken to."""
     for start in range(0, manifest.count, _ITEMS_AT_ONCE):
         ids = range(start, min(manifest.count, start + _ITEMS_AT_ONCE))
-        items = backend.items(manifest.version, ids)
+        try:
+            items = backend.items(manifest.version, ids)
+        except CorruptArtifact:
+            log.warning("version_unreadable", version=manifest.version)
+            return True
         found = item_keys([item.text for item in items], [item.text_pair for item in items])
         if not keys.isdisjoint(found):
             return True
@@ -152,7 +181,15 @@ def _delete_snapshots(
     """Snapshots of purged releases, and those of releases given up that hold one of the texts."""
     directory = SnapshotDirectory(task_directory / "snapshots")
     deleted = []
-    for snapshot in directory.list():
+    # Before they are listed, as with versions.
+    files = sorted((task_directory / "snapshots").glob(f"*{SUFFIX}"))
+    there = directory.list()
+    readable = {snapshot.name for snapshot in there}
+    for path in files:
+        if (name := path.name.removesuffix(SUFFIX)) not in readable:
+            path.unlink(missing_ok=True)
+            deleted.append(name)
+    for snapshot in there:
         version = snapshot.index.version.version
         if version in needed:
             continue
@@ -182,8 +219,21 @@ def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:
             holds = True
         if holds:
             deleted.append(path)
+    deleted += [path for path in sorted(task_directory.glob(_LABELLERS)) if _told(path, keys)]
     if deleted:
         deleted += [path for pattern in _SHEETS for path in sorted(task_directory.glob(pattern))]
     for path in deleted:
         path.unlink(missing_ok=True)
     return tuple(str(path.relative_to(task_directory)) for path in deleted)
+
+
+def _told(path: Path, keys: set[str]) -> bool:
+    """Whether a labeller is told one of the texts as an example; an unreadable one is taken to be."""
+    try:
+        asked = json.loads(path.read_bytes()).get("asked") or {"examples": []}
+        rows = [(text, pair) for text, pair, _ in asked["examples"]]
+        found = item_keys([text for text, _ in rows], [pair for _, pair in rows])
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        log.warning("labeller_unreadable", file=str(path))
+        return True
+    return not keys.isdisjoint(found)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import structlog
 from pydantic import ValidationError
 
 from offline.knowledge.journal import item_keys
@@ -25,6 +26,8 @@ from services.releases.manifest import ReleaseManifest, read_release_manifest
 
 if TYPE_CHECKING:
     from offline.teacher.labeller import Labeller
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,20 @@ class Sources:
     labeller: Path | None
     fields: FieldsConfig
 
-    def split(self, name: str) -> pa.Table:
-        """The rows of a split; none where they are not here."""
+    def split(self, name: str) -> pa.Table | None:
+        """The rows of a split; None where they are not here: a purge may have deleted them."""
         if self.prepare is None:
-            return SCHEMA.empty_table()
+            return None
         with suppress(FileNotFoundError):
             return read_examples(self.prepare / f"{name}.parquet")
-        return SCHEMA.empty_table()
+        return None
 
     def held_out(self, labels: Collection[str], keys: Collection[str], *, pair: bool) -> Examples:
-        """The validation rows that have one of the labels and none of the keys."""
+        """The validation rows that have one of the labels and none of the keys; none where they are not here."""
         table = self.split("validation")
+        if table is None:
+            log.warning("not_measured", reason="the validation rows are not here")
+            table = SCHEMA.empty_table()
         texts, pairs = table["text"].to_pylist(), table["text_pair"].to_pylist()
         named, inside = table["label"].to_pylist(), set(keys)
         rows = [
@@ -94,6 +100,8 @@ class Sources:
         from offline.teacher.head import read_description
         from offline.teacher.labeller import DESCRIPTION
 
+        if not (self.labeller / DESCRIPTION).exists():
+            return None
         told = read_description(self.labeller / DESCRIPTION)
         return Labelling(told["identity"], tuple(told["labels"]), self.labeller)
 

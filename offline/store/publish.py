@@ -54,13 +54,16 @@ class Published:
     Attributes:
         release: its id.
         outcome: `activated`, `unchanged` (the same is live already), `added` (not activated, as the
-            configuration says), `refused` (by the gate) or `rolled_back` (somebody took it out).
+            configuration says), `refused` (by the gate), `rolled_back` (somebody took it out) or `overtaken`
+            (another release than `base` went live in the meantime).
         reasons: why it was not activated, where nobody asked for that.
+        overridden: what the gate had against it, where it was forced.
     """
 
     release: str
     outcome: str
     reasons: tuple[str, ...] = ()
+    overridden: tuple[str, ...] = ()
 
     def figures(self) -> dict[str, str]:
         return {"release": self.release, "outcome": self.outcome}
@@ -75,6 +78,8 @@ def publish(
     release: ReleaseConfig,
     *,
     judged: tuple[str, ...] | None = None,
+    base: str | None = None,
+    force: bool = False,
 ) -> Published:
     """Make a candidate a release of the task.
 
@@ -86,6 +91,8 @@ def publish(
         store: where the store version goes.
         release: the gate's thresholds, and whether to activate.
         judged: what speaks against the candidate, where it has been compared with the live release already.
+        base: release that the candidate was made from; it goes live in place of that one alone.
+        force: activate whatever the gate says.
 
     Raises:
         CorruptArtifact: the candidate's files are damaged.
@@ -95,6 +102,8 @@ def publish(
     build_version(candidate / KNOWLEDGE, task_directory, store)
     releases = ReleaseDirectory(task_directory / "releases")
     live = _live_pointer(releases)
+    if base is not None and live is not None and live.release != base:
+        return _overtaken(manifest.release, live)
     if live is not None and _same(releases, live.release, manifest):
         return Published(live.release, "unchanged")
     if live is not None and _rolled_back(releases, live, manifest.release):
@@ -108,14 +117,17 @@ def publish(
     if live is not None:
         # Whatever a first release misses, without it nothing would serve.
         reasons += recall_reasons(manifest.store_version, recall, release)
+    overridden, reasons = (reasons, ()) if force else ((), reasons)
     compared = {"shadow": shadow.figures()} if shadow else {}
     _add(releases, candidate, manifest, {**metrics, "recall": recall, **compared}, reasons)
     if reasons:
         return Published(manifest.release, "refused", reasons)
     if not release.activate:
         return Published(manifest.release, "added")
-    releases.activate(manifest.release)
-    return Published(manifest.release, "activated")
+    now = releases.activate(manifest.release, instead_of=base)
+    if now.release != manifest.release:
+        return _overtaken(manifest.release, now)
+    return Published(manifest.release, "activated", overridden=overridden)
 
 
 def build_version(knowledge_file: Path, task_directory: Path, store: StoreConfig) -> None:
@@ -125,20 +137,6 @@ def build_version(knowledge_file: Path, task_directory: Path, store: StoreConfig
         backend.build(version_manifest(knowledge_file), iterate_points(knowledge_file))
     finally:
         backend.close()
-
-
-def version_bytes(candidate: Path, store: StoreConfig) -> int:
-    """What the store version of a candidate takes on a disk; it is built for that, and goes again.
-
-    Not where versions are served from: edits may have left some of the candidate's texts out of what is
-    published.
-    """
-    embedded = store.model_copy(update={"backend": "edge"})
-    version = read_release_manifest(candidate).store_version
-    with tempfile.TemporaryDirectory(prefix="retrikt-") as nowhere:
-        build_version(candidate / KNOWLEDGE, Path(nowhere), embedded)
-        files = (Path(nowhere) / "store" / version).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
@@ -246,6 +244,11 @@ def _recall(
         return version_recall(backend, backend.manifest(version), candidate, held_out)
     finally:
         backend.close()
+
+
+def _overtaken(release: str, live: LivePointer) -> Published:
+    reason = f"{live.release} went live in the meantime: make the change again"
+    return Published(release, "overtaken", (reason,))
 
 
 def _same(releases: ReleaseDirectory, live: str, manifest: ReleaseManifest) -> bool:

@@ -168,8 +168,15 @@ class ReleaseDirectory:
         log.info("release_added", release=release, items=manifest.items)
         return manifest
 
-    def activate(self, release: str) -> LivePointer:
+    def activate(self, release: str, *, instead_of: str | None = None) -> LivePointer:
         """Make a release the live one: one atomic rename of the pointer.
+
+        Args:
+            release: that goes live.
+            instead_of: only where this one is live still; else nothing is changed.
+
+        Returns:
+            What is live now.
 
         Raises:
             ReleaseNotFound: there is no such release.
@@ -179,6 +186,10 @@ class ReleaseDirectory:
         """
         with self.writing():
             self._named(release, check_release(self.path(release)))
+            if instead_of is not None:
+                live = self.live()
+                if live is not None and live.release != instead_of:
+                    return live
             return self._point_at(release)
 
     def rollback(self) -> LivePointer:

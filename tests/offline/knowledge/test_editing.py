@@ -16,7 +16,7 @@ from offline.knowledge.drafts import (
     draft_removal,
 )
 from offline.knowledge.editing import EditSettings, edit_knowledge
-from offline.knowledge.in_force import edits_in_force, with_edits
+from offline.knowledge.in_force import edits_in_force, held_out_rows, with_edits
 from offline.knowledge.items import Filter, Items
 from offline.knowledge.journal import JOURNAL, item_keys
 from offline.knowledge.outcome import Edited
@@ -25,9 +25,10 @@ from offline.pipeline.chain import run_lock
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import same_release
 from offline.tasks.config import FieldsConfig
-from offline.tasks.examples import SCHEMA, write_examples
+from offline.tasks.examples import SCHEMA, read_examples, write_examples
 from services.platform.errors import (
     AlreadyRunning,
+    InvalidConfig,
     InvalidData,
     InvalidInput,
     NotFound,
@@ -120,9 +121,20 @@ def test_going_back_to_a_release_goes_back_to_its_edits(task: Path) -> None:
         assert made == candidate(task)
 
 
-def test_where_the_live_release_is_damaged_the_last_edits_stay_in_force(task: Path) -> None:
-    made = add_phones(task)
-    (task / "releases" / str(made.release) / "manifest.json").write_text("{")
+def test_where_the_live_pointer_is_damaged_a_refused_edit_does_not_come_into_force(
+    task: Path,
+) -> None:
+    made = add(task, (KNOWN, "login"))
+    login = Items.of(task).matching(Filter(labels=["login"]))
+    assert relabel(task, *login, label="phone").outcome == "refused"
+    (task / "releases" / "live.json").write_text("{")
+    assert [edit.id for edit in edits_in_force(task)] == [made.edit]
+
+
+def test_where_no_release_can_be_read_the_journal_s_edits_stay_in_force(task: Path) -> None:
+    made = add(task, (KNOWN, "login"))
+    for manifest in (task / "releases").glob("*/manifest.json"):
+        manifest.write_text("{")
     assert [edit.id for edit in edits_in_force(task)] == [made.edit]
 
 
@@ -130,7 +142,7 @@ def test_where_the_live_release_is_damaged_the_last_edits_stay_in_force(task: Pa
     ("rows", "new_labels", "said"),
     [
         ([("locked  Account, please help", "login")], False, "is item"),
-        ([("a new text", "login"), ("A new text!", "login")], False, "given twice"),
+        ([("a new text", "login"), ("A  new TEXT", "login")], False, "given twice"),
         ([(TEST_ROW.upper(), "printer")], False, "rows of the test split"),
         ([("a new text", "pinter")], False, "Did you mean 'printer'"),
         ([("a new text", "  ")], True, "cannot be used"),
@@ -162,6 +174,34 @@ def test_an_unknown_id_or_another_release_s_ids_are_refused_and_nothing_is_writt
     with pytest.raises(InvalidData, match="All 60 items"):
         remove(built, wanted=Filter(origins=["generated"]))
     assert state(built) == before
+
+
+def test_an_edit_of_a_store_that_has_not_the_live_version_is_refused_and_writes_nothing(
+    task: Path,
+) -> None:
+    (task / "store" / live(task).store_version).rename(task / "elsewhere")
+    before = state(task)
+    with pytest.raises(InvalidConfig, match="is not in"):
+        add(task, (KNOWN, "login"))
+    assert state(task) == before
+
+
+def test_signs_tell_texts_apart_and_case_and_spaces_do_not() -> None:
+    for one, other in [("What is C++?", "What is C#?"), ("-5 degrees", "5 degrees"), ("कि", "की")]:
+        assert item_keys([one], None) != item_keys([other], None)
+    assert item_keys(["Straße  Ａ "], None) == item_keys(["STRASSE a"], None)
+
+
+def test_a_run_is_not_judged_on_a_row_that_an_edit_made_an_item(task: Path) -> None:
+    row = read_examples(task / "stages" / "prepare" / "key" / "validation.parquet").to_pylist()[0]
+    add(task, (row["text"], row["label"]))
+    with with_edits(candidate(task), task) as made:
+        assert row["text"] not in held_out_rows(made, task).texts
+
+
+def test_a_purge_that_finds_nothing_says_so(task: Path) -> None:
+    purged = remove(task, wanted=Filter(keys=item_keys(["never seen"], None)), purge=True)
+    assert "no such text was found" in purged.warnings[-1]
 
 
 def test_a_row_without_text_is_told_by_its_line(tmp_path: Path) -> None:
@@ -264,6 +304,16 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
     with releases.writing():
         releases.write_manifest(live(task).model_copy(update={"edits": ()}))
     assert [edit.id for edit in edits_in_force(task)] == [purged.edit]
+
+
+def test_a_purge_by_text_and_label_takes_no_text_of_another_label(built: Path) -> None:
+    items = Items.of(built)
+    login = items.matching(Filter(labels=["login"]))[0]
+    both = Filter(labels=["printer"], keys=[items.keys[login]])
+    before = state(built)
+    with pytest.raises(NotFound, match="fits"):
+        remove(built, wanted=both, purge=True)
+    assert state(built) == before
 
 
 def test_a_purge_that_was_cut_short_is_finished_by_the_next_edit(task: Path) -> None:

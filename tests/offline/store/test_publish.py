@@ -131,6 +131,38 @@ def test_each_threshold_of_the_gate_can_refuse_and_says_so_in_the_manifest(
     assert refused.metrics["shadow"]["live"] == first.release
 
 
+def test_what_is_forced_goes_live_whatever_the_gate_has_against_its_recall(tmp_path: Path) -> None:
+    offer(candidate(tmp_path, 0), tmp_path, held_out())
+    strict = ReleaseConfig.model_construct(**{**ReleaseConfig().model_dump(), "recall": 1.1})
+    task = tmp_path / "task"
+    made = publish(
+        candidate(tmp_path, 1), {}, held_out(), task, StoreConfig(), strict, judged=(), force=True
+    )
+    assert (made.outcome, made.reasons) == ("activated", ())
+    assert made.overridden[0].startswith("approximate search finds")
+    assert ReleaseDirectory(task / "releases").get(made.release).gate == ()
+
+
+def test_what_was_made_from_a_release_does_not_undo_a_rollback_in_the_meantime(
+    tmp_path: Path,
+) -> None:
+    first = offer(candidate(tmp_path, 0), tmp_path, held_out())
+    second = offer(candidate(tmp_path, 1), tmp_path, held_out())
+    releases = ReleaseDirectory(tmp_path / "task" / "releases")
+    releases.rollback()
+    made = publish(
+        candidate(tmp_path, 2), {}, held_out(), tmp_path / "task", StoreConfig(), ReleaseConfig(),
+        judged=(), base=second.release,
+    )  # fmt: skip
+    assert made.outcome == "overtaken"
+    assert first.release in made.reasons[0]
+    # Nor does one that comes between the last look and the pointer.
+    assert releases.activate(second.release, instead_of=second.release).release == first.release
+    live = releases.live()
+    assert live is not None
+    assert live.release == first.release
+
+
 def test_a_refused_release_that_passes_a_wider_gate_keeps_no_reason_of_its_first_try(
     tmp_path: Path,
 ) -> None:
