@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,16 @@ class Recorder:
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
         pass
 
-    def stage(self, stage: str) -> AbstractContextManager[Report]:
+    def stages(self, names: Sequence[str]) -> AbstractContextManager[Mapping[str, Report]]:
+        return nullcontext({name: self._report(name) for name in names})
+
+    def _report(self, stage: str) -> Report:
         def report(done: int, total: int, figures: Mapping[str, float]) -> None:
             self.seen.setdefault(stage, []).append(done)
             if (stage, done) == (self._stage, self._done):
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        return nullcontext(report)
+        return report
 
 
 PROGRAM = """
