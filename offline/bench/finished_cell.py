@@ -7,23 +7,23 @@ from copy import copy
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from offline.bench.answering import predictions
 from offline.configs.run import RunConfig
-from offline.report.summary import FinishedRun, size_of
+from offline.report.summary import FinishedRun
 from offline.stages.index import CANDIDATE
 from offline.store.config import StoreConfig
-from offline.store.publish import build_version, open_predictor
+from offline.store.publish import open_predictor
+from offline.store.version_size import version_bytes
 from offline.student.baselines import Baseline, load_baselines
 from offline.student.items import TrainingItems, knowledge_items
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.labeller import Labeller, load_labeller
 from services.platform.errors import NotReady
-from services.releases.manifest import BUNDLE, KNOWLEDGE, SOFT_LABELS, read_release_manifest
+from services.releases.manifest import BUNDLE, SOFT_LABELS
 from services.store.knowledge_file import read_knowledge
 from services.student.predictor import Predictor
 
@@ -131,10 +131,7 @@ class FinishedCell:
     @cached_property
     def store_bytes(self) -> int:
         """Of the store version as the store keeps it, and of the soft labels."""
-        version = read_release_manifest(self.candidate).store_version
-        with TemporaryDirectory(prefix="retrikt-bench-") as folder:
-            build_version(self.candidate / KNOWLEDGE, Path(folder), StoreConfig())
-            stored = size_of(Path(folder) / "store" / version)
+        stored = version_bytes(self.candidate, StoreConfig())
         return stored + (self.candidate / SOFT_LABELS).stat().st_size
 
     @cached_property

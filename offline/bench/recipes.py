@@ -55,11 +55,6 @@ def system_hash(chain: Chain, targets: Sequence[str], measuring: str) -> str:
     return hash_json([stages, measuring])[:16]
 
 
-def measuring_code(*modules: str) -> str:
-    """Hash of the code that opens and measures systems."""
-    return hash_json({module: code_hash(module) for module in modules})
-
-
 def _of_stage(chain: Chain, stage: Stage) -> dict[str, object]:
     return {
         "stage": stage.name,

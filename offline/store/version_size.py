@@ -3,6 +3,7 @@
 import tempfile
 from pathlib import Path
 
+from offline.report.summary import size_of
 from offline.store.config import StoreConfig
 from offline.store.publish import build_version
 from services.releases.manifest import KNOWLEDGE, read_release_manifest
@@ -11,12 +12,12 @@ from services.releases.manifest import KNOWLEDGE, read_release_manifest
 def version_bytes(candidate: Path, store: StoreConfig) -> int:
     """What the store version of a candidate takes on a disk; it is built for that, and goes again.
 
-    Not where versions are served from: edits may have left some of the candidate's texts out of what is
-    published.
+    By the embedded store, whatever it is served from. Not where versions are served from: edits may have
+    left some of the candidate's texts out of what is published.
     """
-    embedded = store.model_copy(update={"backend": "edge"})
+    # A server's layout may ask for shards and replicas, which the embedded store has none of.
+    embedded = store if store.backend == "edge" else StoreConfig()
     version = read_release_manifest(candidate).store_version
     with tempfile.TemporaryDirectory(prefix="retrikt-") as nowhere:
         build_version(candidate / KNOWLEDGE, Path(nowhere), embedded)
-        files = (Path(nowhere) / "store" / version).rglob("*")
-        return sum(path.stat().st_size for path in files if path.is_file())
+        return size_of(Path(nowhere) / "store" / version)
