@@ -15,7 +15,7 @@ def version_bytes(candidate: Path, store: StoreConfig) -> int:
     By the embedded store, whatever it is served from. Not where versions are served from: edits may have
     left some of the candidate's texts out of what is published.
     """
-    # A server's layout may ask for shards and replicas, which the embedded store has none of.
+    # Shards and replicas of a server's layout mean nothing to the embedded store.
     embedded = store if store.backend == "edge" else StoreConfig()
     version = read_release_manifest(candidate).store_version
     with tempfile.TemporaryDirectory(prefix="retrikt-") as nowhere:

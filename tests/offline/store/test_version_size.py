@@ -13,7 +13,7 @@ from tiny_release import write_release
 def test_a_version_s_size_is_told_whatever_serves_it_and_nothing_stays_behind(
     tmp_path: Path,
 ) -> None:
-    """A cluster's layout is nothing that the embedded store could build."""
+    """No server is asked: the embedded store builds the version aside, by its own layout."""
     candidate = tmp_path / "candidate"
     candidate.mkdir()
     write_release(candidate, seed=0)
