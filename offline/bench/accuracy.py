@@ -13,6 +13,8 @@ from offline.bench.choices import CHOICES, RIGHT, Compared, right_choices
 from offline.bench.finished_cell import FinishedCell
 from offline.bench.measuring import Measured, measure
 from offline.bench.plan import CellPlan, plan_cell
+from offline.bench.prompts import COMPARISON, PromptResults, PromptRow
+from offline.bench.prompts import STAGE as PROMPTS_STAGE
 from offline.bench.results import Results, Row
 from offline.bench.revision import git_revision
 from offline.bench.systems import STATIC_STAGE, SYSTEMS, System, static_is_installed
@@ -74,7 +76,7 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
 
     Args:
         request: cells, systems and settings.
-        out: gets `results.json`, `outcomes/`, `table.md` and `pareto.svg`.
+        out: gets `results.json`, `outcomes/`, `prompts.json`, `table.md` and `pareto.svg`.
         stages: where the stages of all runs are kept.
         console: is told what happens.
 
@@ -86,6 +88,7 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
     wanted = _wanted(request.systems)
     with run_lock(out, held_by="benchmark"), run_lock(stages, held_by="benchmark"):
         results = Results.open(out, quick=request.quick)
+        prompts = PromptResults.open(out)
         plans = [
             request.plan(cell, variant, stages)
             for cell in request.cells
@@ -96,8 +99,13 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
             systems = [
                 system for system in plan.systems if plan.variant != BASE or system.name in wanted
             ]
-            _measure(plan, systems, results, console, display)
-        write_tables(out, results, current_rows(request, results, stages))
+            _measure(plan, systems, results, prompts, console, display)
+        write_tables(
+            out,
+            results,
+            current_rows(request, results, stages),
+            current_prompts(request, prompts, stages),
+        )
     console.print(f"table: {out / 'table.md'}", highlight=False)
 
 
@@ -122,6 +130,7 @@ def _measure(
     plan: CellPlan,
     systems: Sequence[System],
     results: Results,
+    prompts: PromptResults,
     console: Console,
     display: ProgressDisplay,
 ) -> None:
@@ -136,6 +145,14 @@ def _measure(
         return
     console.rule(name)
     with _finished(plan, left, display) as finished:
+        if plan.variant == BASE and PROMPTS_STAGE in finished.stages:
+            prompts.add(
+                plan.cell,
+                finished.path(PROMPTS_STAGE, COMPARISON),
+                recipe=plan.prompts_recipe,
+                content=finished.contents([PROMPTS_STAGE])[PROMPTS_STAGE],
+                git_revision=git_revision(),
+            )
         test = finished.task.test_examples()
         gold = finished.task.label_ids(test)
         right, size = finished.task.labels.index(RIGHT) if plan.choices else 0, 1
@@ -203,11 +220,29 @@ def current_rows(request: Request, results: Results, stages: Path) -> set[tuple[
     return current
 
 
-def _recipes(request: Request, cell: Cell, ablation: str, stages: Path) -> dict[str, str]:
-    """Today's, by system."""
+def current_prompts(request: Request, prompts: PromptResults, stages: Path) -> list[PromptRow]:
+    """Those that follow from today's code, settings and data."""
+    recipes: dict[Cell, str | None] = {}
+    current = []
+    for row in prompts:
+        if row.cell not in recipes:
+            plan = _plan(request, row.cell, BASE, stages)
+            recipes[row.cell] = None if plan is None else plan.prompts_recipe
+        if recipes[row.cell] == row.recipe:
+            current.append(row)
+    return current
+
+
+def _plan(request: Request, cell: Cell, variant: Variant, stages: Path) -> CellPlan | None:
+    """Today's; None where the data are not there."""
     try:
-        plan = request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
+        return request.plan(cell, variant, stages)
     except (InvalidConfig, InvalidData) as error:
         log.warning("rows_left_out", cell=cell.name, reason=str(error))
-        return {}
-    return {system.name: plan.recipe(system) for system in plan.systems}
+        return None
+
+
+def _recipes(request: Request, cell: Cell, ablation: str, stages: Path) -> dict[str, str]:
+    """Today's, by system."""
+    plan = _plan(request, cell, variant_of(ablation) if ablation else BASE, stages)
+    return {} if plan is None else {system.name: plan.recipe(system) for system in plan.systems}

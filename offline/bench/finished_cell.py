@@ -67,6 +67,11 @@ class FinishedCell:
         """A file of a stage."""
         return self._run.path(stage, *parts)
 
+    @property
+    def stages(self) -> frozenset[str]:
+        """Names of those that have run."""
+        return frozenset(self._run.manifests)
+
     def contents(self, stages: Iterable[str]) -> dict[str, str]:
         """Hash of the files of each of these stages."""
         return {stage: self._run.manifests[stage].content for stage in stages}

@@ -8,7 +8,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from offline.bench import distilled_on_unlabelled, smaller_store
+from offline.bench import distilled_on_unlabelled, prompts, smaller_store
 from offline.bench.cells import Cell, cell_task
 from offline.bench.recipes import needed, recipe, system_hash
 from offline.bench.static_config import StaticConfig
@@ -76,6 +76,11 @@ class CellPlan:
     def system_hash(self, system: System) -> str:
         """The same without task and seed."""
         return system_hash(self.chain, system.stages, self._measuring(system))
+
+    @property
+    def prompts_recipe(self) -> str:
+        """Of the comparison of the generator's prompts."""
+        return recipe(self.chain, [prompts.STAGE], "", self.cell.seed)
 
     def stages(self, system: System) -> list[str]:
         """Names of all stages that the system follows from."""

@@ -9,6 +9,7 @@ import numpy as np
 from offline.bench.cells import Cell
 from offline.bench.distilled_on_unlabelled import NAME as UNLABELLED
 from offline.bench.pareto import Point, pareto
+from offline.bench.prompts import PromptRow, prompt_table
 from offline.bench.results import Results, Row
 from offline.bench.systems import SYSTEMS
 from offline.report.evaluation import OURS, TEACHER
@@ -59,15 +60,22 @@ class _Line:
         return list(found.values())
 
 
-def write_tables(out: Path, results: Results, current: Collection[tuple[Cell, str]]) -> None:
+def write_tables(
+    out: Path,
+    results: Results,
+    current: Collection[tuple[Cell, str]],
+    prompts: Sequence[PromptRow] = (),
+) -> None:
     """Write both files over the rows that are of today's systems and data.
 
     Args:
         out: the results' directory.
         results: all rows.
         current: cell and system of the rows that would come out today as well; others are named, not averaged.
+        prompts: rows of the generator's prompts that would come out today as well.
     """
     rows = [row for row in results if (row.cell, row.system) in current]
+    accuracies = {(row.cell, row.system): row.accuracy for row in rows}
     left_out = [row for row in results if (row.cell, row.system) not in current]
     parts = ["# Results of `retrikt bench accuracy`\n"]
     if results.quick:
@@ -92,6 +100,8 @@ def write_tables(out: Path, results: Results, current: Collection[tuple[Cell, st
                 f"seeds {', '.join(map(str, seeds))}\n"
             )
             parts += [_table(lines), *_said(results, lines, [group]), *_missing(lines, seeds)]
+    if prompts:
+        parts.append(prompt_table(prompts, accuracies))
     if left_out:
         parts.append(_told(left_out))
     parts.append(_provenance(rows))

@@ -224,7 +224,9 @@ def _fit(
         neighbour_labels = np.zeros((len(logits), most, labels), dtype=np.float32)
     else:
         _, vectors = encoder.encode(store.texts, store.pairs)
-        similarities, neighbour_labels = nearest_items(queries, vectors, store.soft_labels, most)
+        similarities, neighbour_labels = nearest_items(
+            queries, vectors, store.soft_labels, most, honest.rows.copies_of(store)
+        )
     rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
     return fit_mixing(rows, config, seed=seed, store=store is not None)
 

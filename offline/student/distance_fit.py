@@ -11,7 +11,6 @@ import numpy as np
 
 from offline.student.items import TrainingItems
 from offline.student.mixing_fit import nearest_items
-from offline.tasks.normal_form import letters_and_digits
 from services.student.encoder import OnnxEncoder
 from services.student.out_of_distribution import neighbour_distance
 
@@ -44,18 +43,11 @@ def fit_distance_threshold(
         return None
     _, vectors = encoder.encode(store.texts, store.pairs)
     _, queries = encoder.encode(rows.texts, rows.pairs)
-    forms = _forms(rows) + _forms(store)
-    numbers = np.unique(np.array(forms), return_inverse=True)[1]
-    same = numbers[: len(rows), None] == numbers[None, len(rows) :]
-    similarities, _ = nearest_items(queries, vectors, store.soft_labels, k, same)
+    copies = rows.copies_of(store)
+    similarities, _ = nearest_items(queries, vectors, store.soft_labels, k, copies)
     return round(float(np.quantile(neighbour_distance(similarities), SHARE_WITHIN)), 6)
 
 
 def _some(store: TrainingItems) -> TrainingItems:
     """Items from all of the store's, at even steps: they are in the order of their origins."""
     return store.take(np.arange(0, len(store), max(1, -(-len(store) // MOST_ITEMS))))
-
-
-def _forms(items: TrainingItems) -> list[str]:
-    pairs = items.pairs if items.pairs is not None else [None] * len(items)
-    return [letters_and_digits(*both) for both in zip(items.texts, pairs, strict=True)]

@@ -45,6 +45,12 @@ class TrainingItems:
             for row, text in enumerate(self.texts)
         ]
 
+    def copies_of(self, items: "TrainingItems") -> NDArray[np.bool_]:
+        """(n, m): whether a row is the same text as one of m items, by its normal form."""
+        numbers = np.unique(np.array(self.forms + items.forms), return_inverse=True)[1]
+        same: NDArray[np.bool_] = numbers[: len(self), None] == numbers[None, len(self) :]
+        return same
+
     def with_soft_labels(self, soft_labels: NDArray[np.float32]) -> "TrainingItems":
         """The same rows with other soft labels (n, L)."""
         return replace(self, soft_labels=soft_labels)

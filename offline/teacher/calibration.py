@@ -1,5 +1,6 @@
 """Cross-fitting folds and temperature scaling: probabilities that mean what they say."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -22,29 +23,35 @@ def softmax(logits: NDArray[Float]) -> NDArray[Float]:
 def assign_folds(
     labels: NDArray[np.int64], forms: Sequence[str], folds: int, seed: int
 ) -> NDArray[np.int64]:
-    """(n,) fold of every row, each label spread evenly; rows of one label with the same form stay together.
+    """(n,) fold of every row, each label spread evenly; rows with the same text or first text stay together.
+
+    Pairs that share their first text are often near-copies of each other with different labels (a premise and
+    its choices): judged by a head that saw its sibling, a row would look like the other label.
 
     Args:
         labels: (n,) positions of the labels.
-        forms: n normal forms of the texts, so that a text is never judged by its own copy.
+        forms: n normal forms of the texts or pairs, so that a text is never judged by its own copy.
         folds: how many; fewer are used where the rarest label has fewer distinct texts, but two at least.
         seed: of the shuffle.
     """
     random = np.random.default_rng(seed)
-    members: dict[int, list[str]] = {}
-    for label in np.unique(labels):
-        members[int(label)] = sorted({forms[int(row)] for row in np.flatnonzero(labels == label)})
-    folds = max(2, min(folds, min(map(len, members.values()))))
-    fold_of: dict[tuple[int, str], int] = {}
+    first = [form.partition("\x00")[0] for form in forms]
+    members = [
+        sorted({first[int(row)] for row in np.flatnonzero(labels == label)})
+        for label in np.unique(labels)
+    ]
+    folds = max(2, min(folds, min(map(len, members))))
+    fold_of: dict[str, int] = {}
     start = 0
-    for label, distinct in members.items():
+    for distinct in members:
+        counts = Counter(fold_of[form] for form in distinct if form in fold_of)
         for place, row in enumerate(random.permutation(len(distinct))):
-            fold_of[label, distinct[row]] = (start + place) % folds
+            if (form := distinct[row]) not in fold_of:
+                turns = [(start + place + turn) % folds for turn in range(folds)]
+                fold_of[form] = min(turns, key=lambda fold: counts[fold])
+                counts[fold_of[form]] += 1
         start += len(distinct)
-    return np.array(
-        [fold_of[int(label), form] for label, form in zip(labels, forms, strict=True)],
-        dtype=np.int64,
-    )
+    return np.array([fold_of[form] for form in first], dtype=np.int64)
 
 
 def fit_temperature(logits: NDArray[np.float64], gold: NDArray[np.int64]) -> float:

@@ -47,10 +47,10 @@ def compare(
         asked = balanced_labels(samples, len(labels))
         source = torch.Generator().manual_seed(seed)
         written = write(generator, prompt, asked, sampling, source)
-        rewarded, _ = reward(
+        rewarded, kept = reward(
             written.texts, written.pairs, asked, written.complete, LabelledTexts.none()
         )
-        judged = judge.soft_labels(written.texts, written.pairs)
+        judged = judge.soft_labels(written.texts, written.pairs, embeddings=kept.embeddings)
         texts = joined(written.texts, written.pairs)
         figures[name] = {
             "samples": samples,

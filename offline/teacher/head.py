@@ -109,7 +109,7 @@ def fit_head(
     Args:
         features: (n, d).
         gold: (n,) positions of the labels.
-        forms: n normal forms of the texts; equal ones of a label share a fold.
+        forms: n normal forms of the texts; see `assign_folds`.
         labels: how many labels there are.
         strengths: candidates for the inverse regularisation.
         folds: of the cross-fitting.

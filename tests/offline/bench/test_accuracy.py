@@ -77,6 +77,18 @@ def test_the_table_and_the_picture_name_every_system(out: Path) -> None:
     assert picture.startswith("<svg")
 
 
+def test_the_prompts_of_a_cell_are_kept_and_in_the_table(out: Path) -> None:
+    found = json.loads((out / "prompts.json").read_text())["rows"]
+    assert [row["prompt"] for row in found] == ["name_prefix", "tuned_prompt", "ppo"]
+    stage = next((out / "stages" / "ppo").iterdir())
+    compared = json.loads((stage / "comparison.json").read_text())
+    for row in found:
+        assert row["self_bleu"] == compared[row["prompt"]]["self_bleu"]
+        assert row["samples"] == 8
+        assert row["recipe"]
+    assert "| small, unlabelled | ppo |" in (out / "table.md").read_text()
+
+
 def test_finished_rows_are_not_measured_again_even_without_their_stages(
     small_data: Path, out: Path
 ) -> None:

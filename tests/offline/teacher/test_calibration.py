@@ -86,6 +86,18 @@ def test_folds_spread_every_label_and_keep_copies_together() -> None:
     assert not np.array_equal(folds, assign_folds(labels, forms, 5, seed=1))
 
 
+def test_pairs_with_one_first_text_share_a_fold_and_labels_stay_spread() -> None:
+    premises = [row // 2 for row in range(60)]
+    forms = [f"premise{premise}\x00choice{row}" for row, premise in enumerate(premises)]
+    for labels in (np.tile([0, 1], 30), np.array([row % 3 for row in range(60)])):
+        folds = assign_folds(labels, forms, 5, seed=0)
+        assert np.array_equal(folds[::2], folds[1::2])
+        for label in np.unique(labels):
+            counts = np.bincount(folds[labels == label], minlength=5)
+            assert counts.min() >= 2
+            assert counts.max() <= 6
+
+
 def test_there_are_no_more_folds_than_the_rarest_label_has_texts() -> None:
     labels = np.array([0] * 10 + [1] * 3)
     folds = assign_folds(labels, [str(row) for row in range(13)], 5, seed=0)
