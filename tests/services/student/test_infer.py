@@ -1,21 +1,14 @@
 """The open inference protocol v2, with Triton's own client and byte by byte."""
 
-import struct
 from collections.abc import Iterator
 
 import httpx
 import numpy as np
-import orjson
 import pytest
 import tiny_release
-from hypothesis import given
-from hypothesis import strategies as st
 from tiny_task import Service, TinyTask, build_task, student
 from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
-
-from services.platform.errors import BatchTooLarge, InvalidRequest
-from services.student.infer_request import read_infer_request
 
 TASK = tiny_release.TASK
 TEXTS = ["wifi slow", "my printer jam", "I forgot my password ü"]
@@ -328,55 +321,3 @@ def test_the_openapi_document_has_the_protocol_s_paths(service: Service) -> None
         ) - {"versions"}
         assert "post" in document["paths"][f"{path}/infer"]
         assert "get" in document["paths"][f"{path}/ready"]
-
-
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-3, 9) | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.sampled_from(["name", "shape", "data", "datatype", "parameters", "text", "label"]),
-            inner,
-            max_size=4,
-        )
-    ),
-    max_leaves=10,
-)
-
-
-@given(
-    content=st.fixed_dictionaries(
-        {
-            "inputs": JSON
-            | st.lists(
-                st.fixed_dictionaries(
-                    {"name": st.just("text"), "datatype": st.just("BYTES"), "shape": JSON},
-                    optional={
-                        "data": JSON,
-                        "parameters": st.fixed_dictionaries(
-                            {}, optional={"binary_data_size": st.integers(-2, 20) | JSON}
-                        ),
-                    },
-                ),
-                max_size=2,
-            )
-        },
-        optional={"outputs": JSON, "parameters": JSON, "id": JSON},
-    ),
-    tail=st.binary(max_size=20)
-    | st.text(max_size=4).map(lambda text: struct.pack("<I", len(text.encode())) + text.encode()),
-    shift=st.sampled_from([0, 0, 0, 1, -1, 50]),
-    pair=st.booleans(),
-)
-def test_any_body_is_read_or_refused(
-    content: dict[str, object], tail: bytes, shift: int, pair: bool
-) -> None:
-    head = orjson.dumps(content)
-    try:
-        request = read_infer_request(
-            head + tail, str(len(head) + shift), pair=pair, max_texts=3, auto_truncate=False
-        )
-    except (InvalidRequest, BatchTooLarge):
-        return
-    assert 1 <= len(request.predict.texts) <= 3
-    assert all((text.pair is not None) == pair for text in request.predict.texts)

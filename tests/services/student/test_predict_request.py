@@ -4,8 +4,6 @@ import re
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.platform.errors import BatchTooLarge, InvalidRequest
 from services.student.predict_request import (
@@ -130,34 +128,3 @@ def test_fields_have_the_defaults_of_text_embeddings_inference() -> None:
 def test_the_documented_body_has_the_fields_that_are_read() -> None:
     assert tuple(PredictBody.model_fields) == FIELDS
     assert tuple(Parameters.model_fields) == PARAMETERS
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.floats(allow_nan=False)
-    | st.integers(-5, 5)
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
-    ),
-    max_leaves=12,
-)
-
-
-@given(
-    body=st.binary(max_size=64)
-    | JSON.map(orjson.dumps)
-    | st.fixed_dictionaries({"inputs": JSON}, optional=dict.fromkeys(FIELDS[1:], JSON)).map(
-        orjson.dumps
-    ),
-    pair=st.booleans(),
-)
-def test_any_body_is_read_or_refused(body: bytes, pair: bool) -> None:
-    try:
-        request = read(body, pair=pair)
-    except (InvalidRequest, BatchTooLarge):
-        return
-    assert request.texts or request.partial
-    assert request.size >= 1
-    assert all((text.pair is not None) == pair and text.text.strip() for text in request.texts)
