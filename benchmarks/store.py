@@ -5,7 +5,7 @@
 
 Everything that is compared runs interleaved, round after round, and medians count; read the ratios, not the
 milliseconds. The vectors are made up as a student's are: unit length, around centres of labels, themselves made of
-smaller groups (of alike sentences), see `clustered`. The bare engine is Qdrant Edge with the same graph,
+smaller groups (of alike sentences), see `servers/clusters.py`. The bare engine is Qdrant Edge with the same graph,
 searched in this process, ids and scores returned as lists, as the service returns them.
 """
 
@@ -24,14 +24,14 @@ from pathlib import Path
 import numpy as np
 import qdrant_edge as edge
 from numpy.typing import NDArray
-from serving import ECHO, echo_server, free_port, load, process, ready
+from servers.clusters import clustered
+from servers.measures import load
+from servers.ours import echo, store_service
 
 from services.store.backends.base import HnswParameters, PointBatch, VersionManifest
 from services.store.backends.edge import SHARD, EdgeBackend
 
 HERE = Path(__file__).resolve().parent
-LABELS, GROUPS = 77, 40
-LABEL_SIMILARITY, GROUP_SIMILARITY = 0.6, 0.85
 BATCH = 2048
 VERSION = "v-bench"
 
@@ -61,29 +61,6 @@ def main() -> None:
         print(f"{name:44} {value:12.4g}")
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1))
-
-
-def clustered(count: int, dimensions: int, seed: int) -> NDArray[np.float32]:
-    """Unit vectors (count, dimensions): a label's centre, a group's around it, the item around that.
-
-    An item has a similarity of about `GROUP_SIMILARITY` to its group's centre, and that one
-    `LABEL_SIMILARITY` to its label's. The centres are the same for every seed.
-    """
-    fixed, rng = np.random.default_rng(99), np.random.default_rng(seed)
-    labels = _unit(fixed.normal(size=(LABELS, dimensions)))
-    groups = _around(np.repeat(labels, GROUPS, axis=0), LABEL_SIMILARITY, fixed)
-    return _around(groups[rng.integers(len(groups), size=count)], GROUP_SIMILARITY, rng)
-
-
-def _around(
-    centres: NDArray[np.float32], similarity: float, rng: np.random.Generator
-) -> NDArray[np.float32]:
-    noise = rng.standard_normal(centres.shape, dtype=np.float32) / np.sqrt(centres.shape[1])
-    return _unit(centres + np.float32(np.sqrt(1 / similarity**2 - 1)) * noise)
-
-
-def _unit(rows: NDArray[np.floating]) -> NDArray[np.float32]:
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
 def batches(count: int, dimensions: int) -> Iterator[PointBatch]:
@@ -159,15 +136,17 @@ def search_figures(stack: ExitStack, folder: Path, given: argparse.Namespace) ->
     backend.close()
     large = stack.enter_context(bare_engine(folder / "bare"))
     few = stack.enter_context(bare_engine(small / "store" / VERSION / SHARD, copy=folder / "few"))
-    service = stack.enter_context(store_service(folder))
-    echo = stack.enter_context(echo_server(_echo_file(folder)))
+    service = stack.enter_context(
+        store_service(folder / "store", private_directory=folder / "private")
+    ).url
+    floor = stack.enter_context(echo()).url + "/predict"
     url = f"{service}/v1/versions/{VERSION}/search"
     bodies = {size: _bodies(folder, queries, size, k) for size in (1, 32)}
     measures: dict[str, Callable[[], float]] = {
         "engine 1": lambda: engine_seconds(large, queries, 1, k, given.seconds),
         "engine 32": lambda: engine_seconds(large, queries, 32, k, given.seconds),
         "engine 1, 10,000 items": lambda: engine_seconds(few, queries, 1, k, given.seconds),
-        "echo 1": lambda: load(echo, bodies[1], 1, given.seconds)["p50_ms"] / 1e3,
+        "echo 1": lambda: load(floor, bodies[1], 1, given.seconds)["p50_ms"] / 1e3,
         "service 1": lambda: load(url, bodies[1], 1, given.seconds)["p50_ms"] / 1e3,
         "service 32": lambda: load(url, bodies[32], 1, given.seconds)["p50_ms"] / 1e3,
     }
@@ -198,18 +177,6 @@ def bare_engine(shard: Path, copy: Path | None = None) -> Iterator[edge.EdgeShar
         yield opened
     finally:
         opened.close()
-
-
-@contextmanager
-def store_service(folder: Path) -> Iterator[str]:
-    port = free_port()
-    environment = {
-        "RETRIKT_STORE_DIRECTORY": str(folder / "store"),
-        "RETRIKT_STORE_PRIVATE_DIRECTORY": str(folder / "private"),
-        "RETRIKT_STORE_PORT": str(port),
-    }
-    with process([sys.executable, "-m", "services.store"], environment):
-        yield ready(port)
 
 
 def engine_seconds(
@@ -244,11 +211,6 @@ def _bodies(folder: Path, queries: NDArray[np.float32], size: int, k: int) -> Pa
     rows = [queries[start : start + size].tolist() for start in starts]
     path.write_text("\n".join(json.dumps({"vectors": row, "k": k}) for row in rows))
     return path
-
-
-def _echo_file(folder: Path) -> Path:
-    (folder / "echo.py").write_text(ECHO)
-    return folder
 
 
 if __name__ == "__main__":
