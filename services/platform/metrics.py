@@ -1,6 +1,9 @@
 """Prometheus metrics: one registry an application, requests counted once by route and outcome."""
 
+import asyncio
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from fastapi import APIRouter, Response
@@ -15,6 +18,9 @@ from prometheus_client import (
 )
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from services.platform.shared_metrics import ProcessFigures, WorkersCollector
+from services.platform.worker import Worker
+
 OUTCOME = "retrikt.outcome"
 """Key of the ASGI scope under which an error's stable code reaches the request counter."""
 
@@ -26,11 +32,16 @@ SECONDS_BUCKETS = (
 )  # fmt: skip
 
 
+_REFRESHED_EVERY_SECONDS = 1.0
+
+
 class Metrics:
-    """The metrics of one application.
+    """The metrics of one application, or of all the workers that run it.
 
     Attributes:
+        shared: whether other processes' are shown with them.
         registry: where an application registers what it counts beside requests.
+        shown: what `/metrics` shows, and where an application registers what is the same for all workers.
         requests: `retrikt_<service>_requests_total{route, outcome}`; outcome is `ok`, an error's code, or `GONE`.
         seconds: `retrikt_<service>_request_seconds{route}`.
         in_flight: `retrikt_<service>_requests_in_flight`.
@@ -38,15 +49,30 @@ class Metrics:
     Also `retrikt_<service>_build_info{version}`, and what the process takes (`process_…`, on Linux).
     """
 
-    def __init__(self, service: str) -> None:
+    def __init__(self, service: str, worker: Worker | None = None) -> None:
+        """Register them.
+
+        Args:
+            service: whose they are.
+            worker: which of several this process is; all of them are shown then.
+        """
         self.service = service
-        self.registry = CollectorRegistry()
-        ProcessCollector(registry=self.registry)
+        self.shared = worker is not None
+        self.registry = self.shown = CollectorRegistry()
+        self._process: ProcessFigures | None = None
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        if worker is None:
+            ProcessCollector(registry=self.registry)
+        else:
+            self.shown = CollectorRegistry()
+            self.shown.register(WorkersCollector(worker.directory))
+            self._process = ProcessFigures(self.registry)
         build = Gauge(
             f"retrikt_{service}_build_info",
             "1 for the version that runs.",
             ["version"],
             registry=self.registry,
+            multiprocess_mode="livemax",
         )
         build.labels(version("retrikt")).set(1)
         self.requests = Counter(
@@ -66,6 +92,7 @@ class Metrics:
             f"retrikt_{service}_requests_in_flight",
             "Requests that are being answered.",
             registry=self.registry,
+            multiprocess_mode="livesum",
         )
 
     def declare(self, route: str) -> None:
@@ -73,13 +100,46 @@ class Metrics:
         self.requests.labels(route, "ok")
         self.seconds.labels(route)
 
+    def watch(self, gauge: Gauge, read: Callable[[], float]) -> None:
+        """Have a gauge show what `read` returns: when it is asked for, or of several workers every second."""
+        if self._process is None:
+            gauge.set_function(read)
+        else:
+            self._watched.append((gauge, read))
+
+    def refresh(self) -> None:
+        """Note what is watched where all the workers see it; nothing where this is the only process."""
+        if self._process is None:
+            return
+        for gauge, read in self._watched:
+            gauge.set(float(read()))
+        self._process.refresh()
+
+    @asynccontextmanager
+    async def refreshed(self) -> AsyncIterator[None]:
+        """While it is open, other workers see what is watched here."""
+        if self._process is None:
+            yield
+            return
+        task = asyncio.create_task(self._keep_refreshing())
+        try:
+            yield
+        finally:
+            task.cancel()
+
+    async def _keep_refreshing(self) -> None:
+        while True:
+            self.refresh()
+            await asyncio.sleep(_REFRESHED_EVERY_SECONDS)
+
     def router(self) -> APIRouter:
         """`GET /metrics` in Prometheus' text format."""
         router = APIRouter()
 
         @router.get("/metrics", include_in_schema=False)
         def metrics() -> Response:
-            return Response(generate_latest(self.registry), media_type=CONTENT_TYPE_LATEST)
+            self.refresh()
+            return Response(generate_latest(self.shown), media_type=CONTENT_TYPE_LATEST)
 
         return router
 

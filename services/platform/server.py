@@ -89,26 +89,59 @@ def serve(
         url = url_of(listener)
         if on_bound is not None:
             on_bound(url)
-        config = uvicorn.Config(
-            create_app(),
-            lifespan="on",
-            access_log=False,
-            log_config=None,
-            timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
-            server_header=False,
-            proxy_headers=False,
-        )
+        app = create_app()
         log.info("listening", url=url)
-        server = uvicorn.Server(config)
-        with _quiet_signals():
-            try:
-                server.run(sockets=[listener])
-            except SystemExit as error:
-                raise NotReady("The service did not start.", hint="Its log says why.") from error
+        run_application(app, settings, listener)
         log.info("served", url=url)
     finally:
         listener.close()
+
+
+def run_application(
+    app: ASGIApp,
+    settings: ServiceSettings,
+    listener: socket.socket,
+    *,
+    on_started: Callable[[], None] | None = None,
+) -> None:
+    """Answer the connections of a listening socket until SIGTERM or SIGINT, then finish the requests under way.
+
+    Args:
+        settings: how long running requests may take to finish.
+        listener: closed at the end.
+        on_started: called once connections are taken.
+
+    Raises:
+        NotReady: the application's lifespan failed.
+    """
+    config = uvicorn.Config(
+        app,
+        lifespan="on",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
+        server_header=False,
+        proxy_headers=False,
+    )
+    server = uvicorn.Server(config) if on_started is None else _TellingServer(config, on_started)
+    with _quiet_signals():
+        try:
+            server.run(sockets=[listener])
+        except SystemExit as error:
+            raise NotReady("The service did not start.", hint="Its log says why.") from error
+
+
+class _TellingServer(uvicorn.Server):
+    """Says when it has started."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self._on_started()
 
 
 def url_of(listener: socket.socket) -> str:
