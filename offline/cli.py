@@ -140,6 +140,10 @@ def serve(
     store_url: Annotated[
         str | None, typer.Option(help="A store service to ask; without it the store is embedded.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that serve on the port; 1 unless set."),
+    ] = None,
 ) -> None:
     """Serve the live release of a task: POST /predict."""
     from services.platform.logs import configure_logs
@@ -153,6 +157,7 @@ def serve(
         host=host,
         port=port,
         store_url=store_url,
+        workers=workers,
     )
     configure_logs("student", settings.log_level)
     run_student(settings, on_bound=_say_where)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,9 @@ from starlette.middleware import Middleware
 from services.platform.application import create_service
 from services.platform.errors import InvalidData
 from services.platform.server import serve
+from services.platform.supervisor import serve_by_workers
 from services.platform.tracing import Tracing, open_tracing
+from services.platform.worker import Worker
 from services.releases.directory import ReleaseDirectory
 from services.releases.live_metric import LiveReleaseMetric
 from services.store.client import EmbeddedStoreClient, HttpStoreClient, StoreClient
@@ -35,16 +38,19 @@ DESCRIPTION = (
 )
 
 
-def create_app(settings: StudentSettings, tracing: Tracing | None = None) -> FastAPI:
+def create_app(
+    settings: StudentSettings, tracing: Tracing | None = None, worker: Worker | None = None
+) -> FastAPI:
     """The application; releases are followed from its start to its end.
 
     Args:
         settings: where the task's releases are, how the store is reached, limits.
         tracing: records requests, and is closed with the application.
+        worker: which of several this process is; their metrics are shown as one then.
     """
-    metrics = StudentMetrics(settings.max_waiting_texts)
+    metrics = StudentMetrics(settings.max_waiting_texts, workers=settings.workers, worker=worker)
     LiveReleaseMetric(
-        "student", ReleaseDirectory(settings.task_dir / "releases"), metrics.requests.registry
+        "student", ReleaseDirectory(settings.task_dir / "releases"), metrics.requests.shown
     )
     client = open_store(settings)
     service = PredictionService(settings, client, metrics)
@@ -54,7 +60,8 @@ def create_app(settings: StudentSettings, tracing: Tracing | None = None) -> Fas
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await service.start()
         try:
-            yield
+            async with metrics.requests.refreshed():
+                yield
         finally:
             await service.close()
             client.close()
@@ -110,7 +117,14 @@ def _examples(task_dir: Path) -> list[Example]:
 
 
 def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = None) -> None:
-    """Serve until SIGTERM, then finish the requests under way; see `services.platform.server.serve`."""
-    serve(
-        lambda: create_app(settings, open_tracing("retrikt-student")), settings, on_bound=on_bound
-    )
+    """Serve until SIGTERM, then finish the requests under way; see `services.platform.server.serve`, or for
+    several workers `services.platform.supervisor.serve_by_workers`."""
+    if settings.workers == 1:
+        serve(partial(_traced_app, settings), settings, on_bound=on_bound)
+    else:
+        create = partial(_traced_app, settings)
+        serve_by_workers("student", create, settings, settings.workers, on_bound=on_bound)
+
+
+def _traced_app(settings: StudentSettings, worker: Worker | None = None) -> FastAPI:
+    return create_app(settings, open_tracing("retrikt-student"), worker)

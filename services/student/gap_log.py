@@ -82,8 +82,7 @@ class GapLog:
         self._far_share = far_share
         self._shown = redact if redacted else str
         self._metrics = metrics
-        metrics.gaps_lost.set_function(lambda: lines.lost)
-        metrics.far_below.set_function(lambda: self._nearness.threshold)
+        metrics.requests.watch(metrics.far_below, lambda: self._nearness.threshold)
 
     def look(self, texts: Sequence[TextInput], prediction: Prediction, known: int) -> None:
         """Keep those of a batch's texts that show a sign; none where the store was not asked.

@@ -1,10 +1,12 @@
 """A file of JSON lines that is written beside the work, and never grows beyond its limit."""
 
 import errno
+import fcntl
 import os
 import queue
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,21 +22,34 @@ class LineLog:
     """Appends to a file; a full one becomes `NAME.1`, that one `NAME.2`, and the oldest goes.
 
     A thread of its own writes, so that a slow disk holds nothing up. What it cannot write (a full disk,
-    too much at once) is lost and counted. The files are their owner's alone. For one process at a time.
+    too much at once) is lost and told. The files are their owner's alone. For one process, or for
+    several that all know of each other (`shared`) and take turns by a lock on the file.
 
     Attributes:
         lost: lines that were not written.
     """
 
-    def __init__(self, path: Path, *, max_bytes: int, files: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        max_bytes: int,
+        files: int,
+        shared: bool = False,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> None:
         """Start the thread; the file is made with its first line.
 
         Args:
             path: of the file; its folder is made where it is missing.
             max_bytes: of one file.
             files: that are kept, the one that is written included.
+            shared: whether other processes write to it as well.
+            on_lost: called for each line that was not written.
         """
         self.lost = 0
+        self._shared = shared
+        self._on_lost = on_lost
         self._path = path
         self._max_bytes = max_bytes
         self._files = files
@@ -49,7 +64,7 @@ class LineLog:
         try:
             self._queue.put_nowait(line)
         except queue.Full:
-            self.lost += 1
+            self._lose()
 
     def close(self) -> None:
         """Write what waits and stop."""
@@ -61,7 +76,7 @@ class LineLog:
             try:
                 self._append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
             except OSError as error:
-                self.lost += 1
+                self._lose()
                 self._let_go()
                 if not self._failing:
                     log.warning("line_log_fails", path=str(self._path), reason=str(error))
@@ -71,6 +86,17 @@ class LineLog:
         self._let_go()
 
     def _append(self, line: bytes) -> None:
+        if not self._shared:
+            self._put(line)
+            return
+        with self._turn():
+            try:
+                self._put(line)
+            finally:
+                # Whose turn is next may rename it.
+                self._let_go()
+
+    def _put(self, line: bytes) -> None:
         if self._file is None:
             self._file = self._open()
         if self._file.tell() + len(line) > self._max_bytes and self._file.tell() > 0:
@@ -84,11 +110,25 @@ class LineLog:
             self._file.truncate(start)
             raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes were written")
 
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The time in which no other process writes or renames; a lock ends with its process."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        lock = os.open(lock_of(self._path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
     def _open(self) -> BinaryIO:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         file = os.fdopen(descriptor, "ab", buffering=0)
-        file.seek(0, os.SEEK_END)
+        end = file.seek(0, os.SEEK_END)
+        if end > 0 and os.pread(descriptor, 1, end - 1) != b"\n":
+            # Whoever wrote last was killed over it.
+            file.write(b"\n")
         return file
 
     def _rotate(self) -> None:
@@ -97,6 +137,10 @@ class LineLog:
         for older, newer in zip(reversed(names[1:]), reversed(names[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)
+
+    def _lose(self) -> None:
+        self.lost += 1
+        self._on_lost()
 
     def _let_go(self) -> None:
         if self._file is not None:
@@ -107,3 +151,8 @@ class LineLog:
 def rotated(path: Path, number: int) -> Path:
     """The name that a full file gets: 1 is the youngest."""
     return path.with_name(f"{path.name}.{number}")
+
+
+def lock_of(path: Path) -> Path:
+    """The file that is held for each line where several processes write."""
+    return path.with_name(f"{path.name}.lock")

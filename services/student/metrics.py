@@ -4,6 +4,7 @@ import numpy as np
 from prometheus_client import Counter, Gauge, Histogram
 
 from services.platform.metrics import SECONDS_BUCKETS, Metrics
+from services.platform.worker import Worker
 from services.student.predictor import Prediction
 
 
@@ -32,11 +33,22 @@ class StudentMetrics:
         gaps_lost: `retrikt_student_gap_texts_lost`: those that could not be written.
         far_below: `retrikt_student_gap_similarity`: below it a text is far; -Inf before there is one.
         store_asked: `retrikt_student_store_asked`: 1 while the store is searched, 0 while it is given up.
+
+    Also `retrikt_student_workers` and `retrikt_student_workers_wanted`: processes that run, and that should.
+
+    With several workers counts, histograms, queues and limits are sums over them; `release_info` has what any of
+    them serves, `release_refused` and `store_asked` tell of the worst, `gap_similarity` is the highest.
     """
 
-    def __init__(self, max_waiting: int) -> None:
-        """Register them; the queue takes `max_waiting` texts."""
-        self.requests = Metrics("student")
+    def __init__(self, max_waiting: int, *, workers: int = 1, worker: Worker | None = None) -> None:
+        """Register them.
+
+        Args:
+            max_waiting: texts that the queue takes.
+            workers: processes that serve beside each other, this one included.
+            worker: which of several this process is.
+        """
+        self.requests = Metrics("student", worker)
         registry = self.requests.registry
         self.texts = Counter(
             "retrikt_student_texts", "Texts (or pairs) that were classified.", registry=registry
@@ -89,7 +101,9 @@ class StudentMetrics:
             "1 for the release that serves.",
             ["release", "store_version"],
             registry=registry,
+            multiprocess_mode="livemax",
         )
+        self._serving: Gauge | None = None
         self.refused = Counter(
             "retrikt_student_releases_refused",
             "Attempts to load a release that failed.",
@@ -99,14 +113,35 @@ class StudentMetrics:
             "retrikt_student_release_refused",
             "1 while the live release could not be loaded and another one serves, or none.",
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.waiting = Gauge(
-            "retrikt_student_waiting_texts", "Texts that wait for the worker.", registry=registry
+            "retrikt_student_waiting_texts",
+            "Texts that wait for the worker.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         limit = Gauge(
-            "retrikt_student_waiting_texts_limit", "Texts that may wait.", registry=registry
+            "retrikt_student_waiting_texts_limit",
+            "Texts that may wait.",
+            registry=registry,
+            multiprocess_mode="livesum",
         )
         limit.set(max_waiting)
+        running = Gauge(
+            "retrikt_student_workers",
+            "Worker processes that run.",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
+        running.set(1)
+        wanted = Gauge(
+            "retrikt_student_workers_wanted",
+            "Worker processes that should run.",
+            registry=registry,
+            multiprocess_mode="livemax",
+        )
+        wanted.set(workers)
         gaps = Counter(
             "retrikt_student_gap_texts",
             "Texts for the log of knowledge gaps, by sign.",
@@ -118,16 +153,19 @@ class StudentMetrics:
             "retrikt_student_gap_texts_lost",
             "Texts that the log of knowledge gaps could not take.",
             registry=registry,
+            multiprocess_mode="sum",
         )
         self.far_below = Gauge(
             "retrikt_student_gap_similarity",
             "Similarity of the nearest item below which a text goes into the log of knowledge gaps.",
             registry=registry,
+            multiprocess_mode="livemax",
         )
         self.store_asked = Gauge(
             "retrikt_student_store_asked",
             "1 while the store is searched, 0 while the student has given it up for now.",
             registry=registry,
+            multiprocess_mode="livemin",
         )
 
     def observe(self, prediction: Prediction) -> None:
@@ -154,5 +192,10 @@ class StudentMetrics:
 
     def serves(self, release: str, store_version: str) -> None:
         """Note which release serves from now on."""
-        self.release.clear()
-        self.release.labels(release, store_version).set(1)
+        if not self.requests.shared:
+            self.release.clear()
+        elif self._serving is not None:
+            # Nothing that is in the workers' files can be cleared; a 0 is not shown.
+            self._serving.set(0)
+        self._serving = self.release.labels(release, store_version)
+        self._serving.set(1)

@@ -79,9 +79,10 @@ class PredictionService:
             self._install,
             poll_seconds=settings.poll_seconds,
         )
-        metrics.waiting.set_function(lambda: self._batcher.waiting)
-        metrics.store_asked.set_function(self._asks_store)
-        metrics.refused_now.set_function(lambda: self._follower.failure is not None)
+        requests = metrics.requests
+        requests.watch(metrics.waiting, lambda: self._batcher.waiting)
+        requests.watch(metrics.store_asked, self._asks_store)
+        requests.watch(metrics.refused_now, lambda: self._follower.failure is not None)
 
     async def start(self, *, wait_seconds: float = 10.0) -> None:
         """Follow the releases; return once the live one serves, or it takes longer than that."""
@@ -166,6 +167,7 @@ class PredictionService:
             "auto_truncate": settings.auto_truncate,
             "store": "embedded" if settings.store_url is None else "service",
             "version": version("retrikt"),
+            "workers": settings.workers,
             "keys": {
                 "read": self.keys.asks_for("read"),
                 "text": self.keys.asks_for("text"),
@@ -254,7 +256,11 @@ def _gap_log(settings: StudentSettings, metrics: StudentMetrics) -> GapLog | Non
     if settings.gap_log is None:
         return None
     lines = LineLog(
-        settings.gap_log, max_bytes=settings.gap_log_bytes, files=settings.gap_log_files
+        settings.gap_log,
+        max_bytes=settings.gap_log_bytes,
+        files=settings.gap_log_files,
+        shared=settings.workers > 1,
+        on_lost=metrics.gaps_lost.inc,
     )
     return GapLog(
         lines,

@@ -23,6 +23,8 @@ class StudentSettings(KeySettings):
         request_timeout_seconds: a request may take that long in all: to be read, to wait and to be
             computed; a search gets what is left of it.
         poll_seconds: how often the live pointer is looked at.
+        workers: processes that serve on the port, each with its own copy of the store and its own
+            follower of the releases; every limit here is one worker's.
         threads: that ONNX Runtime computes on.
         token_budget: padded tokens that one run of the student may hold.
         max_batch_texts: texts that are computed together.
@@ -31,7 +33,7 @@ class StudentSettings(KeySettings):
             what could not be answered within `request_timeout_seconds` at the present pace.
         auto_truncate: cut texts that are too long where a request does not say; otherwise 413.
         gap_log: file in which texts are kept that the store knows little about, as JSON lines; without
-            it none are kept. For one process; see `services.student.gap_log`.
+            it none are kept. For one service, its workers included; see `services.student.gap_log`.
         gap_log_bytes, gap_log_files: size of one file, and how many there are in all.
         gap_far_share: share of the texts that count as far from the store, by their nearest item.
         gap_redacted: take e-mail addresses, links, numbers and tokens out of what is kept.
@@ -47,6 +49,7 @@ class StudentSettings(KeySettings):
     store_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
+    workers: Annotated[int, Field(ge=1, le=256)] = 1
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     token_budget: Annotated[int, Field(ge=256)] = 8192
     max_batch_texts: Annotated[int, Field(ge=1)] = 64

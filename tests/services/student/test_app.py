@@ -1,26 +1,23 @@
 """The service as shipped, through what happens to it: stores that die, releases that change, signals."""
 
 import json
-import os
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import pytest
 import tiny_release
 from tiny_task import (
-    Service,
+    TEXTS,
     TinyTask,
     answers,
+    constant_load,
+    end_of,
     free_port,
+    metric,
     store,
     student,
     until,
@@ -29,8 +26,6 @@ from tiny_task import (
 from services.platform.errors import AddressInUse, InvalidConfig
 from services.platform.server import bind
 from services.student.predictor import TextInput
-
-TEXTS = [text for text, _ in tiny_release.sentences(30, seed=11)]
 
 
 def test_a_store_that_is_killed_degrades_the_answers_until_it_is_back(task: TinyTask) -> None:
@@ -180,36 +175,6 @@ def test_switching_and_rolling_back_under_load_loses_and_mixes_no_answer(task: T
     assert 'level":"error' not in service.events()
 
 
-@contextmanager
-def constant_load(
-    service: Service, threads: int = 4
-) -> Iterator[list[tuple[str, httpx.Response | Exception]]]:
-    """Requests from several threads until the end of the block; what came of each."""
-    stop = threading.Event()
-    seen: list[tuple[str, httpx.Response | Exception]] = []
-
-    def send(first: int) -> None:
-        url = f"http://127.0.0.1:{service.port}"
-        with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
-            number = first
-            while not stop.is_set():
-                text = TEXTS[number % len(TEXTS)]
-                number += 1
-                try:
-                    seen.append((text, http.post("/predict", json={"inputs": text})))
-                except httpx.TransportError as error:
-                    seen.append((text, error))
-
-    with ThreadPoolExecutor(threads) as pool:
-        running = [pool.submit(send, first) for first in range(threads)]
-        try:
-            yield seen
-        finally:
-            stop.set()
-    for future in running:
-        future.result()
-
-
 def test_sigterm_finishes_the_requests_under_way_and_ends_with_0(task: TinyTask) -> None:
     body = {"inputs": [[text] for text in TEXTS * 8]}
     # None of these may be refused, however slow the machine is.
@@ -236,13 +201,6 @@ def test_sigterm_finishes_the_requests_under_way_and_ends_with_0(task: TinyTask)
         assert [response.status_code for response in responses] == [200] * 24
         assert {len(response.json()) for response in responses} == {240}
         assert service.process.wait(30) == 0
-
-
-def metric(service: Service, name: str) -> float:
-    for line in service.http.get("/metrics").text.splitlines():
-        if line.startswith(name + " "):
-            return float(line.split()[-1])
-    return 0.0
 
 
 def test_more_than_the_queue_takes_is_answered_with_429_and_when_to_come_back(
@@ -306,20 +264,6 @@ def test_a_store_that_stops_within_a_search_leaves_the_student_time_to_answer_al
         assert time.monotonic() - started < 10
         assert alone.status_code == 200
         assert alone.headers["x-retrikt-degraded"] == "store_timeout"
-
-
-def end_of(**settings: object) -> tuple[int, str]:
-    """Exit status and log of a service that cannot start."""
-    environment = {f"RETRIKT_STUDENT_{name.upper()}": str(v) for name, v in settings.items()}
-    done = subprocess.run(
-        [sys.executable, "-m", "services.student"],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    return done.returncode, done.stderr
 
 
 def test_a_busy_port_ends_the_service_with_a_clear_error(task: TinyTask) -> None:

@@ -220,3 +220,59 @@ print(log.lost)
     )
     assert done.stdout.splitlines()[-1] == "1"
     assert [line["number"] for line in lines(path)] == [0, 2]
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from services.student.line_log import LineLog
+path, writer = Path(sys.argv[1]), int(sys.argv[2])
+log = LineLog(path, max_bytes=20_000, files=100, shared=True)
+print("ready", flush=True)
+sys.stdin.read(1)
+for number in range(500):
+    log.write({"writer": writer, "number": number, "text": "x" * (number * 7 % 900)})
+log.close()
+print(log.lost)
+"""
+
+
+def test_several_processes_write_whole_lines_and_lose_none_while_files_are_renamed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "gaps.jsonl"
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", WRITER, str(path), str(number)],
+            cwd=Path(__file__).parents[3],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in range(3)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "ready\n"
+    # All at once: each waits for its line, or its end.
+    assert [writer.communicate("x", timeout=60)[0] for writer in writers] == ["0\n"] * 3
+    files = [path, *(rotated(path, number) for number in range(1, 100))]
+    there = [file for file in files if file.exists()]
+    assert there == files[: len(there)]
+    assert len(there) > 20
+    assert all(file.stat().st_size <= 20_000 for file in there)
+    kept = [line for file in reversed(there) for line in lines(file)]
+    for number in range(3):
+        own = [line["number"] for line in kept if line["writer"] == number]
+        assert own == list(range(500))
+
+
+def test_a_line_that_a_killed_process_has_left_half_written_spoils_no_other(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "gaps.jsonl"
+    path.write_bytes(b'{"number":0}\n{"numb')
+    log = LineLog(path, max_bytes=10_000, files=1, shared=True)
+    log.write({"number": 1})
+    log.close()
+    assert path.read_bytes().splitlines() == [b'{"number":0}', b'{"numb', b'{"number":1}']

@@ -328,8 +328,9 @@ class Collector(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@pytest.mark.parametrize("workers", [1, 2])
 def test_the_service_as_shipped_sends_its_spans_to_the_endpoint_the_last_ones_at_its_end(
-    task: TinyTask, environment: pytest.MonkeyPatch
+    task: TinyTask, environment: pytest.MonkeyPatch, workers: int
 ) -> None:
     taken: list[ExportTraceServiceRequest] = []
     handler = type("Kept", (Collector,), {"taken": taken})
@@ -339,9 +340,15 @@ def test_the_service_as_shipped_sends_its_spans_to_the_endpoint_the_last_ones_at
             "OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}"
         )
         environment.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
-        with tiny_task.student(task) as service:
-            answer = service.http.post("/predict", json={"inputs": TEXT}, headers=CALLER)
-            assert answer.status_code == 200
+        environment.setenv("OTEL_EXPERIMENTAL_RESOURCE_DETECTORS", "process")
+        with tiny_task.student(task, workers=workers) as service:
+            url = f"http://127.0.0.1:{service.port}/predict"
+            answered = 0
+            # A connection for each, until every worker has had one.
+            while answered < workers:
+                answer = httpx.post(url, json={"inputs": TEXT}, headers=CALLER, trust_env=False)
+                assert answer.status_code == 200
+                answered = len(service.answered())
             service.process.send_signal(signal.SIGTERM)
             assert service.process.wait(120) == 0
             assert TRACE in service.events()
@@ -353,6 +360,13 @@ def test_the_service_as_shipped_sends_its_spans_to_the_endpoint_the_last_ones_at
     assert {"POST /predict", "batch", *STEPS} <= names
     about = {entry.key: entry.value.string_value for entry in sent[0].resource.attributes}
     assert about["service.name"] == "retrikt-student"
+    processes = {
+        entry.value.int_value
+        for resource in sent
+        for entry in resource.resource.attributes
+        if entry.key == "process.pid"
+    }
+    assert len(processes) == workers
 
 
 def test_a_collector_that_is_away_costs_no_answer_and_does_not_hold_up_the_end(

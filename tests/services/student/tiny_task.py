@@ -1,13 +1,17 @@
 """A task directory with two tiny releases, and the services as processes on it."""
 
+import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +25,8 @@ from services.store.backends.edge import EdgeBackend
 from services.store.client import EmbeddedStoreClient
 from services.store.knowledge_file import iterate_points, version_manifest
 from services.student.predictor import Predictor
+
+TEXTS = [text for text, _ in tiny_release.sentences(30, seed=11)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +102,15 @@ class Service:
     def events(self) -> str:
         return self.log.read_text()
 
+    def answered(self, route: str = "/predict") -> dict[int, int]:
+        """How many requests each worker has answered, by its log."""
+        lines = [json.loads(line) for line in self.events().splitlines()]
+        return Counter(
+            line.get("worker", 0)
+            for line in lines
+            if line["event"] == "request" and line["route"] == route
+        )
+
 
 @contextmanager
 def student(
@@ -157,6 +172,58 @@ def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it did not come about in time"
         time.sleep(0.05)
+
+
+def end_of(**settings: object) -> tuple[int, str]:
+    """Exit status and log of a service that cannot start."""
+    given = {"port": 0, **settings}
+    environment = {f"RETRIKT_STUDENT_{name.upper()}": str(v) for name, v in given.items()}
+    done = subprocess.run(
+        [sys.executable, "-m", "services.student"],
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@contextmanager
+def constant_load(
+    service: Service, threads: int = 4
+) -> Iterator[list[tuple[str, httpx.Response | Exception]]]:
+    """Requests from several threads until the end of the block; what came of each."""
+    stop = threading.Event()
+    seen: list[tuple[str, httpx.Response | Exception]] = []
+
+    def send(first: int) -> None:
+        url = f"http://127.0.0.1:{service.port}"
+        with httpx.Client(base_url=url, timeout=30, trust_env=False) as http:
+            number = first
+            while not stop.is_set():
+                text = TEXTS[number % len(TEXTS)]
+                number += 1
+                try:
+                    seen.append((text, http.post("/predict", json={"inputs": text})))
+                except httpx.TransportError as error:
+                    seen.append((text, error))
+
+    with ThreadPoolExecutor(threads) as pool:
+        running = [pool.submit(send, first) for first in range(threads)]
+        try:
+            yield seen
+        finally:
+            stop.set()
+    for future in running:
+        future.result()
+
+
+def metric(service: Service, name: str) -> float:
+    for line in service.http.get("/metrics").text.splitlines():
+        if line.startswith(name + " "):
+            return float(line.split()[-1])
+    return 0.0
 
 
 @contextmanager
