@@ -49,6 +49,14 @@ def error_response(error: RetriktError) -> JsonResponse:
     return JsonResponse(error_body(error), status_code=error.status, headers=_headers(error))
 
 
+def told(error: RetriktError, scope: Scope) -> JsonResponse:
+    """The answer that an error gives a client, counted and, where it is the service's own, logged."""
+    scope[OUTCOME] = error.code
+    if error.status >= 500:
+        log.warning("request_failed", code=error.code, reason=str(error))
+    return error_response(error)
+
+
 def inference_error_response(error: RetriktError) -> JsonResponse:
     """The same as the open inference protocol v2 has it: `{"error"}`, 400 for a faulty request."""
     note(code=error.code)
@@ -66,10 +74,7 @@ def install_error_handlers(app: FastAPI) -> None:
 
     def on_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, RetriktError)
-        request.scope[OUTCOME] = error.code
-        if error.status >= 500:
-            log.warning("request_failed", code=error.code, reason=str(error))
-        return error_response(error)
+        return told(error, request.scope)
 
     def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from services.platform.application import create_service
 from services.platform.auth import Keys
@@ -16,10 +17,12 @@ from services.platform.tracing import Tracing, open_tracing
 from services.releases.directory import ReleaseDirectory
 from services.releases.live_metric import LiveReleaseMetric
 from services.store.backends.base import StoreBackend
+from services.store.fast_path import FastPathMiddleware
 from services.store.knowledge_store import KnowledgeStore
 from services.store.metrics import StoreMetrics
 from services.store.release_routes import release_router
 from services.store.routes import store_router
+from services.store.searching import Searches
 from services.store.settings import StoreSettings
 from services.store.snapshot_routes import snapshot_router
 from services.store.snapshots import SnapshotDirectory
@@ -51,6 +54,7 @@ def create_app(settings: StoreSettings, tracing: Tracing | None = None) -> FastA
     slow = Workers(1, 1)
     metrics = StoreMetrics(settings.max_waiting)
     metrics.waiting.set_function(lambda: workers.waiting)
+    searches = Searches(store, workers, settings, keys, metrics)
     if settings.releases is not None:
         LiveReleaseMetric("store", ReleaseDirectory(settings.releases), metrics.requests.registry)
 
@@ -87,14 +91,14 @@ def create_app(settings: StoreSettings, tracing: Tracing | None = None) -> FastA
             "read_only": settings.read_only,
         }
 
-    return create_service(
+    app = create_service(
         title="RetriKT store",
         version=version("retrikt"),
         description=DESCRIPTION,
         settings=settings,
         metrics=metrics.requests,
         routers=[
-            store_router(store, workers, settings, keys, metrics),
+            store_router(store, searches, workers, settings, keys),
             release_router(store, workers, switches, settings, keys),
             snapshot_router(store, workers, slow, settings, keys),
         ],
@@ -103,6 +107,9 @@ def create_app(settings: StoreSettings, tracing: Tracing | None = None) -> FastA
         lifespan=lifespan,
         tracing=tracing,
     )
+    # The last one of the list is the innermost: inside of ids, metrics and the body's limit.
+    app.user_middleware.append(Middleware(FastPathMiddleware, searches=searches))
+    return app
 
 
 def open_store(settings: StoreSettings) -> KnowledgeStore:

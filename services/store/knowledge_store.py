@@ -35,6 +35,7 @@ from services.store.backends.base import (
 )
 from services.store.backends.manifest import manifest_from_knowledge
 from services.store.knowledge_file import iterate_points, version_manifest
+from services.store.last_read import LastRead
 from services.store.live_release import LIVE_NAME, LiveRelease
 from services.store.snapshots import Snapshot, SnapshotDirectory
 
@@ -101,6 +102,7 @@ class KnowledgeStore:
         self._directory = releases
         self._snapshots = snapshots
         self._live = LiveRelease(releases) if releases else None
+        self._read = LastRead()
 
     def versions(self) -> list[VersionManifest]:
         """The sealed versions, oldest first."""
@@ -121,16 +123,25 @@ class KnowledgeStore:
     ) -> Found:
         """The k nearest items of each vector; see `StoreBackend.search`."""
         name = self._name(version)
-        hits = self._backend.search(name, vectors, k, exact=exact)
-        if not with_items:
-            return Found(name, hits, None)
-        ids = np.unique(hits.ids[hits.ids >= 0]).tolist()
-        return Found(name, hits, {item.id: item for item in self._backend.items(name, ids)})
+        with self._read.reading(name):
+            hits = self._backend.search(name, vectors, k, exact=exact)
+            if not with_items:
+                return Found(name, hits, None)
+            ids = np.unique(hits.ids[hits.ids >= 0]).tolist()
+            return Found(name, hits, {item.id: item for item in self._backend.items(name, ids)})
+
+    def at_hand(self, version: str) -> bool:
+        """Whether a search of the version, by its own name, waits for nothing but this processor.
+
+        So it is with an engine in this process, when the version is the one that was read last.
+        """
+        return self._backend.engine == "edge" and self._read.last == version
 
     def items(self, version: str, ids: Sequence[int]) -> tuple[str, list[StoredItem]]:
         """The version's own name, and its items with these ids. Raises NotFound."""
         name = self._name(version)
-        return name, self._backend.items(name, ids)
+        with self._read.reading(name):
+            return name, self._backend.items(name, ids)
 
     def statistics(self, version: str) -> Statistics:
         """Items by label and by origin, and the age of a version."""

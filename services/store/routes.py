@@ -1,23 +1,18 @@
 """Routes of the store service that read: search a version, list versions, look items up, figures."""
 
-import time
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
-import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi import Path as PathParameter
-from fastapi.exceptions import RequestValidationError
-from numpy.typing import NDArray
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from services.platform.auth import Keys, requires
 from services.platform.deadline import Deadlines
-from services.platform.errors import BatchTooLarge, InvalidRequest
+from services.platform.errors import BatchTooLarge
 from services.platform.http import JsonResponse
-from services.platform.spans import note, span
 from services.store.backends.base import VersionManifest
+from services.store.fast_path import SEARCH_PATH
 from services.store.knowledge_store import KnowledgeStore
-from services.store.metrics import StoreMetrics
 from services.store.schemas import (
     ErrorAnswer,
     Item,
@@ -27,9 +22,9 @@ from services.store.schemas import (
     SearchRequest,
     StatisticsAnswer,
     VersionsAnswer,
-    search_body,
     statistics_answer,
 )
+from services.store.searching import Searches, parse
 from services.store.settings import StoreSettings
 from services.store.workers import Workers
 
@@ -48,63 +43,40 @@ ERRORS: dict[int | str, dict[str, Any]] = {
 
 Version = Annotated[str, PathParameter(description="A version's name, or `live`.")]
 
-M = TypeVar("M", bound=BaseModel)
-
 
 def store_router(
     store: KnowledgeStore,
+    searches: Searches,
     workers: Workers,
     settings: StoreSettings,
     keys: Keys,
-    metrics: StoreMetrics,
 ) -> APIRouter:
-    """The routes under `/v1/versions`; the store is called from worker threads."""
+    """The routes under `/v1/versions`; the store is called from worker threads.
+
+    Searches are documented here; `services.store.fast_path` answers them in practice.
+    """
     router = APIRouter(tags=["store"], responses=ERRORS)
     read = [Depends(requires(keys, "read"))]
     text = [Depends(requires(keys, "text"))]
     reading = Deadlines(settings.max_body_seconds)
 
-    async def search_request(request: Request) -> SearchRequest:
-        with reading.start():
-            body = await request.body()
-        return _parse(SearchRequest, body)
-
     async def items_request(request: Request) -> ItemsRequest:
         with reading.start():
             body = await request.body()
-        return _parse(ItemsRequest, body)
+        return parse(ItemsRequest, body)
 
     @router.post(
-        "/v1/versions/{version}/search",
+        SEARCH_PATH,
         summary="Nearest items of a batch of vectors",
         description="Takes the permission `read`, and `text` too for `with_items`.",
         response_model=SearchAnswer,
         openapi_extra=_body(SearchRequest, vectors=settings.max_batch, k=settings.max_k),
         dependencies=read,
     )
-    async def search(
-        version: Version,
-        query: Annotated[SearchRequest, Depends(search_request)],
-        request: Request,
-    ) -> Response:
-        if query.with_items:
-            keys.check(request.headers.get("authorization"), "text")
-        vectors = _matrix(query, settings)
-        asked = time.perf_counter()
-
-        def look_up() -> dict[str, Any]:
-            began = time.perf_counter()
-            with span("search"):
-                found = store.search(
-                    version, vectors, query.k, exact=query.exact, with_items=query.with_items
-                )
-                note(store_version=found.version, vectors=len(vectors), k=query.k)
-            metrics.wait.observe(began - asked)
-            metrics.search.observe(time.perf_counter() - began)
-            metrics.vectors.observe(len(vectors))
-            return search_body(found)
-
-        return JsonResponse(await workers.run(look_up))
+    async def search(version: Version, request: Request) -> Response:
+        key = request.headers.get("authorization")
+        body = await searches.answer(version, key, request.body)
+        return Response(body, media_type="application/json")
 
     @router.get(
         "/v1/versions",
@@ -165,30 +137,6 @@ def store_router(
         return JsonResponse({"version": name, "items": found})
 
     return router
-
-
-def _matrix(query: SearchRequest, settings: StoreSettings) -> NDArray[np.float32]:
-    if len(query.vectors) > settings.max_batch:
-        raise BatchTooLarge(
-            f"{len(query.vectors)} vectors in one request, at most {settings.max_batch} are taken.",
-            hint="Split them over several requests.",
-        )
-    if query.k > settings.max_k:
-        raise InvalidRequest(f"k is {query.k}, at most {settings.max_k} is taken.")
-    if len({len(row) for row in query.vectors}) > 1:
-        raise InvalidRequest("The vectors of one request differ in their number of dimensions.")
-    return np.array(query.vectors, dtype=np.float32)
-
-
-def _parse(model: type[M], body: bytes) -> M:
-    """Straight from bytes: through the standard library's JSON a batch of vectors takes three times as long."""
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        if error.error_count() > len(model.model_fields):
-            # Each of its fields has one at the most: writing out millions would take gigabytes.
-            raise InvalidRequest("The request's body: it has unknown fields.") from error
-        raise RequestValidationError(error.errors(include_url=False)) from error
 
 
 def _body(model: type[BaseModel], **limits: int) -> dict[str, Any]:
