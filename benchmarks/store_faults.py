@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from faults import file_faults, process_faults, qdrant_faults
+from faults import file_faults, process_faults, qdrant_faults, switching
 from faults.tally import Tally
 
 FAULTS: dict[str, tuple[Callable[[Path, int, random.Random], Tally], int]] = {
     "kill_build": (process_faults.kill_build, 50),
     "kill_activation": (process_faults.kill_activation, 50),
     "kill_service": (process_faults.kill_service, 20),
+    "activations_under_load": (switching.activations_under_load, 200),
     "two_rebuilds": (process_faults.two_rebuilds, 10),
     "disk_full": (file_faults.disk_full, 10),
     "truncated_knowledge": (file_faults.truncated_knowledge, 20),
