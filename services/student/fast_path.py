@@ -6,12 +6,11 @@ services share, answers as the documented route of `services.student.routes` doe
 other request to it.
 """
 
-from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from services.platform.asgi import authorization_of, body_of
 from services.platform.errors import RetriktError
-from services.platform.http import error_response
-from services.platform.metrics import OUTCOME
+from services.platform.http import told
 from services.platform.spans import name_request
 from services.student.answering import Answer
 from services.student.routes import PATH, answer_headers
@@ -40,8 +39,7 @@ class FastPathMiddleware:
         try:
             answer = await self._answer(scope, receive)
         except RetriktError as error:
-            scope[OUTCOME] = error.code
-            await error_response(error)(scope, receive, send)
+            await told(error, scope)(scope, receive, send)
             return
         headers = [
             (b"content-type", b"application/json"),
@@ -54,31 +52,6 @@ class FastPathMiddleware:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         service = self._service
         keys = service.keys
-        granted = keys.check(_authorization(scope) if keys.any else None, "read")
+        granted = keys.check(authorization_of(scope) if keys.any else None, "read")
         with service.deadlines.start() as deadline:
-            return await service.predict(await _body(receive), granted, deadline.at)
-
-
-def _authorization(scope: Scope) -> str | None:
-    for name, value in scope["headers"]:
-        if name == b"authorization":
-            text: str = value.decode("latin-1")
-            return text
-    return None
-
-
-async def _body(receive: Receive) -> bytes:
-    """The whole body. Raises ClientDisconnect when the client has gone."""
-    message = await receive()
-    if message["type"] != "http.request":
-        raise ClientDisconnect
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body", False):
-        return body
-    chunks = [body]
-    while message.get("more_body", False):
-        message = await receive()
-        if message["type"] != "http.request":
-            raise ClientDisconnect
-        chunks.append(message.get("body", b""))
-    return b"".join(chunks)
+            return await service.predict(await body_of(receive), granted, deadline.at)
