@@ -7,6 +7,7 @@ start at once, and the serving commands work where torch is not installed.
 import json
 import sys
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,8 +36,26 @@ app.add_typer(knowledge_app, name="knowledge")
 app.add_typer(bench_app, name="bench")
 app.command()(gaps)
 
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"retrikt {version('retrikt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _version: Annotated[
+        bool,
+        typer.Option("--version", is_eager=True, callback=_tell_version, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
 Config = Annotated[
-    str, typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk).")
+    str,
+    typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk, banking77)."),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -66,6 +85,25 @@ def run(
         _print_plan(task.plan(seed, upto))
         return
     task.run(seed, upto)
+
+
+@app.command()
+def config(
+    name: Annotated[str, typer.Argument(metavar="CONFIG", help="As `run` takes it.")] = "helpdesk",
+    overrides: Overrides = None,
+) -> None:
+    """Print a configuration with every key and its value, defaults included, as YAML."""
+    import yaml
+
+    from offline.configs.run import load_run_config
+
+    settings = load_run_config(name, overrides or [])
+    told = settings.model_dump(mode="json")
+    # Left out of dumps, as runs do not depend on it.
+    told["task"]["data"] = {"directory": str(settings.task.data.directory), **told["task"]["data"]}
+    # The student's own, and refused where it is given again.
+    del told["baselines"]["student"]
+    typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), nl=False)
 
 
 @app.command()

@@ -23,7 +23,7 @@ from offline.store.publish import Published, publish
 from offline.store.version_size import version_bytes
 from offline.tasks.prepared import Examples, PreparedTask
 from services.platform.durable_files import replacing
-from services.platform.errors import InvalidConfig, InvalidInput, NotFound
+from services.platform.errors import InvalidConfig, InvalidData, InvalidInput, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -42,7 +42,8 @@ class TaskRun:
         self._display = choose_display(console)
 
     def plan(self, seed: int | None = None, upto: str | None = None) -> Iterator[Step]:
-        """What `run` would do, and why; nothing is run or written."""
+        """What `run` would do, and why; nothing is run or written. Raises InvalidData where data are missing."""
+        self._check_data()
         return self._chain(upto).plan(self._seed(seed))
 
     def run(self, seed: int | None = None, upto: str | None = None) -> Published | None:
@@ -56,8 +57,9 @@ class TaskRun:
             RetriktError: whatever a stage raises; finished stages are kept.
         """
         number = self._seed(seed)
+        self._check_data()
         with run_lock(self.directory):
-            finished = self._finish(number, upto)
+            finished = self.finish(number, upto)
             if upto is not None:
                 return None
             started = time.perf_counter()
@@ -85,11 +87,12 @@ class TaskRun:
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Run the chain up to the evaluation for each seed, and write the report over all of them."""
+        self._check_data()
         with run_lock(self.directory):
             runs: dict[int, FinishedRun] = {}
             for seed in seeds:
                 self._console.rule(f"seed {seed}")
-                runs[seed] = self._finish(seed, None)
+                runs[seed] = self.finish(seed, None)
             self._report(runs, None)
 
     def held_out(self, seed: int) -> Examples:
@@ -106,7 +109,18 @@ class TaskRun:
             log.info("held_out_rows_not_there", reason=str(error))
             return Examples([], None, [])
 
-    def _finish(self, seed: int, upto: str | None) -> FinishedRun:
+    def _check_data(self) -> None:
+        data = self.config.task.data
+        for split, source in data.sources().items():
+            if not source.startswith("hf:") and not (path := data.path(source)).is_file():
+                raise InvalidData(
+                    f"The {split} split's file {path} does not exist.",
+                    hint=f"Name the file, task.data.{split}, or its directory: "
+                    "--set task.data.directory=DIR.",
+                )
+
+    def finish(self, seed: int, upto: str | None) -> FinishedRun:
+        """Run what is not up to date, and release nothing; who calls it holds the lock of the directory."""
         chain = self._chain(upto)
         return FinishedRun(seed, chain.root, chain.run(seed, self._display))
 

@@ -83,6 +83,10 @@ def store_map(vectors: NDArray[np.float32], labels: Sequence[str], names: Sequen
     return svg(figure)
 
 
+_TOO_NEAR = 0.02
+"""Accuracies that differ by less would have their names on each other."""
+
+
 def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> str:
     """Accuracy of each system over its number of weights, with the spread over seeds.
 
@@ -91,7 +95,13 @@ def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> s
     """
     figure = Figure(figsize=(6.4, 3.4), layout="constrained")
     axis = figure.subplots()
-    for name, found in systems.items():
+    placed: list[tuple[float, float]] = []
+    for name, found in sorted(systems.items(), key=lambda item: -item[1]["mean"]):
+        near = sum(
+            parameters == found["parameters"] and mean - found["mean"] < _TOO_NEAR
+            for parameters, mean in placed
+        )
+        placed.append((found["parameters"], found["mean"]))
         colour = {"retrikt": OURS_COLOUR, "teacher": TEACHER_COLOUR}.get(name, OTHER_COLOUR)
         axis.errorbar(
             found["parameters"], found["mean"], yerr=found["std"], fmt="o", color=colour, capsize=3
@@ -99,7 +109,8 @@ def accuracy_against_parameters(systems: Mapping[str, Mapping[str, float]]) -> s
         axis.annotate(
             name,
             (found["parameters"], found["mean"]),
-            xytext=(7, 3),
+            # Below the name of one that is hardly better.
+            xytext=(7, 3 - 11 * near),
             textcoords="offset points",
             color=colour,
             weight="bold" if name == "retrikt" else "normal",

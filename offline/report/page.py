@@ -13,6 +13,7 @@ from offline.report.evaluation import OURS, TEACHER
 from offline.report.summary import FinishedRun
 from offline.report.table import system_rows
 from offline.stages.index import CANDIDATE
+from offline.teacher.generator import DESCRIPTION
 from services.releases.manifest import KNOWLEDGE
 from services.store.knowledge_file import Knowledge, read_knowledge
 
@@ -60,6 +61,7 @@ def write_page(path: Path, report: Mapping[str, Any], run: FinishedRun) -> None:
         pictures=pictures,
         comparison_names=list(COMPARED.values()),
         comparison=_comparison(report),
+        generator=run.read("generator", DESCRIPTION)["identity"],
         samples=_samples(knowledge),
         memory=f"{report['peak_memory_bytes'] / 2**30:.2f} GiB",
     )

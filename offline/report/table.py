@@ -19,6 +19,9 @@ COLUMNS = (
     "retrikt minus it, points (95 %)",
 )
 _TERMINAL = (*COLUMNS[:-1], "retrikt minus it")
+_NARROW = ("system", "accuracy", "parameters", "retrikt minus it")
+_WIDE = 110
+"""Columns of a terminal that takes all of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +82,20 @@ def system_rows(report: Mapping[str, Any]) -> list[Row]:
 
 
 def print_systems(console: Console, report: Mapping[str, Any]) -> None:
-    """The table on a terminal."""
+    """The table on a terminal; a narrow one gets the columns that count, whole."""
+    shown = _TERMINAL if console.width >= _WIDE else _NARROW
     seeds = report["seeds"]
     table = Table(
         title=f"{report['task']}: {report['test_rows']} test rows, seeds {', '.join(map(str, seeds))}",
         title_justify="left",
     )
-    for column in _TERMINAL:
+    for column in shown:
         table.add_column(column, justify="left" if column == "system" else "right", no_wrap=True)
     for row in system_rows(report):
-        table.add_row(*row.cells, style="bold green" if row.ours else None)
+        cells = dict(zip(_TERMINAL, row.cells, strict=True))
+        table.add_row(
+            *(cells[column] for column in shown), style="bold green" if row.ours else None
+        )
     console.print(table)
     console.print(
         "Differences in points of accuracy, with 95 % paired bootstrap intervals.", style="dim"

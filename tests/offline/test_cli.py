@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from offline.cli import _spread
+from offline.configs.run import load_run_config
 
 
 def retrikt(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
@@ -66,6 +68,28 @@ def test_a_wrong_value_is_told_with_its_line_and_nothing_is_written(tmp_path: Pa
     assert done.returncode == 2
     assert "task.yaml:6: unknown key 'ppo.stepz'. Did you mean 'steps'?" in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["task.yaml"]
+
+
+def test_a_plan_for_data_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    told = retrikt(
+        "run", "banking77", "--dry-run", "--set", f"task.data.directory={tmp_path}", where=tmp_path
+    )
+    assert told.returncode == 2
+    assert "train.jsonl does not exist" in told.stderr
+    assert "--set task.data.directory=DIR" in told.stderr
+
+
+def test_a_configuration_is_told_with_its_defaults_and_can_be_run(tmp_path: Path) -> None:
+    told = retrikt("config", "helpdesk", "--set", "ppo.steps=7", where=tmp_path)
+    assert told.returncode == 0, told.stderr
+    (tmp_path / "told.yaml").write_text(told.stdout)
+    again = load_run_config(str(tmp_path / "told.yaml"), [])
+    assert again == load_run_config("helpdesk", ["ppo.steps=7"])
+    assert yaml.safe_load(told.stdout)["student"]["training"]["steps"] == 1000
+
+
+def test_the_version_is_told(tmp_path: Path) -> None:
+    assert retrikt("--version", where=tmp_path).stdout.startswith("retrikt 0.")
 
 
 def test_a_missing_data_file_is_named(tmp_path: Path) -> None:
