@@ -304,7 +304,8 @@ def sieved(
         known_texts=known_texts,
         known_embeddings=known_embeddings,
         label_texts=[label.replace("_", " ") for label in labeller.labels],
-        config=config.knowledge.quality.model_copy(update={"other_label": "drop"}),
+        # A new label's samples are few enough, however unevenly they pass.
+        config=config.knowledge.quality.model_copy(update={"other_label": "drop", "balance": 1e9}),
     )
     print(json.dumps({"written": len(texts), "dropped": screened.counts()}), file=sys.stderr)
     return [
