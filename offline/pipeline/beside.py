@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from offline.pipeline.manifest import StageManifest
+from offline.pipeline.shards import Engine
 from offline.pipeline.stage import Plan, Report, run_stage
 from services.platform.errors import RetriktError
 
@@ -33,6 +34,7 @@ class Job:
     plan: Plan
     settings: Any
     inputs: Mapping[str, Path]
+    engine: Engine
 
 
 def run_beside(jobs: Sequence[Job], reports: Mapping[str, Report]) -> dict[str, StageManifest]:
@@ -115,7 +117,7 @@ def _work(job: Job, threads: int, channel: _Channel) -> None:
         channel.send(("report", (done, total, dict(figures))))
 
     try:
-        manifest = run_stage(job.plan, job.settings, job.inputs, report)
+        manifest = run_stage(job.plan, job.settings, job.inputs, report, job.engine)
     except RetriktError as error:
         channel.send(("failed", error))
     except Exception as error:

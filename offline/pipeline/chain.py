@@ -14,6 +14,7 @@ from offline.pipeline.beside import Job, run_beside
 from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
+from offline.pipeline.shards import IN_PROCESS, Engine
 from offline.pipeline.stage import Plan, Stage, run_stage
 from services.platform.durable_files import full_disk_told
 from services.platform.errors import AlreadyRunning
@@ -43,6 +44,7 @@ class Chain:
             `offline.pipeline.outside`.
         beside: names of stages that are worth running at the same time, where none reads another's result.
         processes: how many stages run at the same time, at most.
+        engine: where shards are done.
     """
 
     stages: Sequence[Stage]
@@ -51,6 +53,7 @@ class Chain:
     outside: Mapping[str, Mapping[str, str]]
     beside: Set[str] = frozenset()
     processes: int = 1
+    engine: Engine = IN_PROCESS
 
     def upto(self, last: str) -> "Chain":
         """The stages that `last` needs, itself included."""
@@ -100,7 +103,8 @@ class Chain:
                 manifest = plan.finished()
                 if manifest is None:
                     inputs = {name: self.directory(done[name]) for name in stage.inputs}
-                    jobs.append(Job(plan, self.sections[stage.section], inputs))
+                    settings = self.sections[stage.section]
+                    jobs.append(Job(plan, settings, inputs, self.engine))
                 else:
                     display.reused(stage.name, manifest.key)
                     done[stage.name] = manifest
@@ -145,7 +149,7 @@ def _run(jobs: Sequence[Job], display: ProgressDisplay) -> list[StageManifest]:
             found = run_beside(jobs, reports)
             return [found[name] for name in names]
         (job,) = jobs
-        return [run_stage(job.plan, job.settings, job.inputs, reports[names[0]])]
+        return [run_stage(job.plan, job.settings, job.inputs, reports[names[0]], job.engine)]
 
 
 def as_json(section: Any) -> Any:

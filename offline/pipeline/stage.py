@@ -24,6 +24,7 @@ from offline.pipeline.manifest import (
     hash_json,
     read_manifest,
 )
+from offline.pipeline.shards import IN_PROCESS, Engine
 from services.platform.durable_files import full_disk_told, rename_into_place
 from services.platform.errors import CorruptArtifact
 
@@ -65,12 +66,14 @@ class StageContext:
         report: called as the work goes on.
         partial: where it may keep the work done so far: a later run with the same key finds what a
             killed one left there (which the stage has to write aside and rename); no part of the result.
+        engine: where its shards are done, if its work is cut into any; no part of the result hangs on it.
     """
 
     directory: Path
     seed: int
     report: Report
     partial: Path | None = None
+    engine: Engine = IN_PROCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +145,11 @@ class Plan:
 
 
 def run_stage(
-    plan: Plan, settings: Any, inputs: Mapping[str, Path], report: Report
+    plan: Plan,
+    settings: Any,
+    inputs: Mapping[str, Path],
+    report: Report,
+    engine: Engine = IN_PROCESS,
 ) -> StageManifest:
     """Run one stage: write aside, hash, rename into place.
 
@@ -151,6 +158,7 @@ def run_stage(
         settings: the stage's configuration section, as its module takes it.
         inputs: directories of the stages that it reads.
         report: called as the work goes on.
+        engine: where its shards are done.
 
     Raises:
         StorageFull: the disk has no room left; what was written is removed.
@@ -173,7 +181,7 @@ def run_stage(
             with PeakMemory() as memory:
                 module = importlib.import_module(plan.stage.module)
                 metrics = module.run(
-                    inputs, settings, StageContext(aside, plan.seed, report, partial)
+                    inputs, settings, StageContext(aside, plan.seed, report, partial, engine)
                 )
             ingredients = plan.ingredients
             files = hash_files(aside)

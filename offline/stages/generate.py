@@ -7,18 +7,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from offline.pipeline.shards import run_shards
 from offline.pipeline.stage import StageContext
 from offline.tasks.prepared import PreparedTask
-from offline.teacher.generation import (
-    SCHEMA,
-    GenerateConfig,
-    keep_shard,
-    kept_shard,
-    shards,
-    write_shard,
-)
-from offline.teacher.generator import load_generator
-from offline.teacher.prompt_files import load_prompts
+from offline.teacher.generation import SCHEMA, GenerateConfig, SampleShard, Writing, shards
+from offline.teacher.generator import generator_identity
 
 
 def run(
@@ -29,19 +22,17 @@ def run(
     A run that was killed writes only the shards that it had not finished.
     """
     task = PreparedTask.load(inputs["prepare"])
-    generator = load_generator(inputs["generator"])
-    prompts = load_prompts(inputs["ppo"], task.labels).to(generator.model.device)
-    tables = []
+    work = Writing(inputs["generator"], inputs["ppo"], tuple(task.labels), config.sampling)
     written = 0
-    for shard in shards(config, len(task.labels), context.seed):
-        table = kept_shard(context.partial, shard)
-        if table is None:
-            table = write_shard(shard, generator, prompts, task.labels, config.sampling)
-            keep_shard(context.partial, shard, table)
-        tables.append(table)
+
+    def done(shard: SampleShard) -> None:
+        nonlocal written
         written += len(shard.labels)
         context.report(written, config.samples, {})
+
+    asked = shards(config, len(task.labels), context.seed)
+    tables = run_shards(context.engine, work, asked, context.partial, done)
     table = pa.concat_tables([SCHEMA.empty_table(), *tables])
-    table = table.replace_schema_metadata({"generator": generator.identity})
+    table = table.replace_schema_metadata({"generator": generator_identity(inputs["generator"])})
     pq.write_table(table, context.directory / "samples.parquet", compression="zstd")
     return {"samples": table.num_rows, "incomplete": config.samples - table.num_rows}

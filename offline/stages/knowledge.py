@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from offline.pipeline.shards import run_shards
 from offline.pipeline.stage import StageContext
 from offline.store.knowledge import (
     Items,
@@ -23,7 +24,8 @@ from offline.store.knowledge_figures import knowledge_figures
 from offline.store.sample_sheet import sample_sheet
 from offline.tasks.prepared import Examples, PreparedTask
 from offline.teacher.judge import load_judge
-from offline.teacher.labeller import load_cross_fitted, load_labeller
+from offline.teacher.labeller import labeller_identity, load_cross_fitted
+from offline.teacher.labelling import Labelling, TextShard, joined_shards, text_shards
 from offline.teacher.quality import REASONS, Screened, screen
 from services.platform.errors import InvalidData
 from services.store.knowledge_file import KnowledgeMetadata, write_knowledge
@@ -44,33 +46,19 @@ def run(
         InvalidData: no item is left.
     """
     task = PreparedTask.load(inputs["prepare"])
-    labeller = load_labeller(inputs["labeller"])
     table = pq.read_table(inputs["generate"] / "samples.parquet")
     if not config.generated:
         table = table.slice(0, 0)
-    samples, labelled_rows = _samples(table, task.pair), task.examples("train")
-    rest = task.examples("unlabelled")
-    total = len(samples) + len(labelled_rows) + len(rest)
-
-    def labelled(origin: str, examples: Examples, before: int) -> Items:
-        embeddings = labeller.embed(
-            examples.texts,
-            examples.pairs,
-            progress=lambda done, _: context.report(before + done, total, {}),
-        )
-        return Items(
-            origin,
-            examples.texts,
-            examples.pairs,
-            examples.labels,
-            labeller.soft_labels(examples.texts, examples.pairs, embeddings=embeddings),
-            embeddings,
-        )
-
-    written = labelled("generated", samples, 0)
-    train = labelled("train", labelled_rows, len(written))
-    unlabelled = labelled("unlabelled", rest, len(written) + len(train))
-    gold = task.label_ids(labelled_rows)
+    written, train, unlabelled = _labelled(
+        {
+            "generated": _samples(table, task.pair),
+            "train": task.examples("train"),
+            "unlabelled": task.examples("unlabelled"),
+        },
+        inputs["labeller"],
+        context,
+    )
+    gold = task.label_ids(task.examples("train"))
     soft = gold_and_labeller(load_cross_fitted(inputs["labeller"]), gold, config.gold_trust)
     train = dataclasses.replace(train, soft_labels=soft)
 
@@ -98,7 +86,10 @@ def run(
         )
     metadata = KnowledgeMetadata(task=task.name, labels=task.labels, pair=task.pair)
     knowledge = knowledge_of(
-        parts, metadata, labeller=labeller.identity, generator=_generator(table.schema)
+        parts,
+        metadata,
+        labeller=labeller_identity(inputs["labeller"]),
+        generator=_generator(table.schema),
     )
     write_knowledge(context.directory / "knowledge.parquet", knowledge)
     kept_embeddings = np.concatenate([part.embeddings for part in parts]).astype(np.float16)
@@ -129,6 +120,42 @@ def run(
     )
     _write_json(context.directory / "figures.json", figures)
     return figures
+
+
+def _labelled(
+    examples: Mapping[str, Examples], labeller: Path, context: StageContext
+) -> list[Items]:
+    """Embeddings and soft labels for examples by origin, in that order; not all of them may be empty."""
+    total, read = sum(map(len, examples.values())), 0
+
+    def done(shard: TextShard) -> None:
+        nonlocal read
+        read += len(shard.texts)
+        context.report(read, total, {})
+
+    asked = [
+        shard
+        for origin, found in examples.items()
+        for shard in text_shards(origin, found.texts, found.pairs)
+    ]
+    tables = run_shards(context.engine, Labelling(labeller), asked, context.partial, done)
+    embeddings, soft_labels = joined_shards(tables)
+    items = []
+    start = 0
+    for origin, found in examples.items():
+        rows = slice(start, start + len(found))
+        items.append(
+            Items(
+                origin,
+                found.texts,
+                found.pairs,
+                found.labels,
+                soft_labels[rows],
+                embeddings[rows],
+            )
+        )
+        start = rows.stop
+    return items
 
 
 def _samples(table: pa.Table, pair: bool) -> Examples:

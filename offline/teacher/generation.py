@@ -1,24 +1,23 @@
 """Writing the samples of a release: the same number a label, in shards that stand alone."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
 from offline.configs.section import Section
-from offline.teacher.generator import Generator
+from offline.teacher.generator import Generator, load_generator
+from offline.teacher.prompt_files import load_prompts
 from offline.teacher.sampling import SamplingConfig
 from offline.teacher.writing import balanced_labels, write
-from services.platform.durable_files import replacing
 
 SCHEMA = pa.schema(
     [
@@ -45,7 +44,7 @@ class GenerateConfig(Section):
 
 
 @dataclass(frozen=True, slots=True)
-class Shard:
+class SampleShard:
     """A part of the work whose result depends on nothing but itself.
 
     Attributes:
@@ -58,14 +57,19 @@ class Shard:
     seed: int
     labels: NDArray[np.int64]
 
+    @property
+    def name(self) -> str:
+        """Of the files that keep it."""
+        return f"{self.number:05d}"
 
-def shards(config: GenerateConfig, labels: int, seed: int) -> list[Shard]:
+
+def shards(config: GenerateConfig, labels: int, seed: int) -> list[SampleShard]:
     """The work cut into shards: always the same, wherever and in whichever order they are run."""
     found = []
     for number, start in enumerate(range(0, config.samples, config.shard_size)):
         size = min(config.shard_size, config.samples - start)
         asked = balanced_labels(size, labels, first=start)
-        found.append(Shard(number, shard_seed(seed, number), asked))
+        found.append(SampleShard(number, shard_seed(seed, number), asked))
     return found
 
 
@@ -76,7 +80,7 @@ def shard_seed(seed: int, number: int) -> int:
 
 
 def write_shard(
-    shard: Shard,
+    shard: SampleShard,
     generator: Generator,
     prompts: Tensor,
     labels: Sequence[str],
@@ -107,25 +111,28 @@ def write_shard(
     )
 
 
-def keep_shard(directory: Path | None, shard: Shard, table: pa.Table) -> None:
-    """Keep a finished shard in `directory`, written aside and renamed, for a run that is killed later on."""
-    if directory is None:
-        return
-    directory.mkdir(parents=True, exist_ok=True)
-    with replacing(_shard_path(directory, shard)) as file:
-        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """Writing shards with the generator and the prompts of finished stages (see `offline.pipeline.shards.Work`).
 
+    Attributes:
+        generator: directory of the generator stage.
+        prompts: directory of the stage whose prompts they are.
+        labels: of the task.
+        sampling: temperature and top-p.
+    """
 
-def kept_shard(directory: Path | None, shard: Shard) -> pa.Table | None:
-    """The samples of a shard that `keep_shard` kept; None where there is none that can be read."""
-    if directory is None or not _shard_path(directory, shard).exists():
-        return None
-    try:
-        path = _shard_path(directory, shard)
-        return pq.read_table(path, schema=SCHEMA, page_checksum_verification=True)
-    except (OSError, pa.ArrowException):
-        return None
+    generator: Path
+    prompts: Path
+    labels: tuple[str, ...]
+    sampling: SamplingConfig
 
+    def start(self) -> Callable[[SampleShard], pa.Table]:
+        """Load generator and prompts; what is returned writes a shard, see `write_shard`."""
+        generator = load_generator(self.generator)
+        prompts = load_prompts(self.prompts, self.labels).to(generator.model.device)
 
-def _shard_path(directory: Path, shard: Shard) -> Path:
-    return directory / f"shard-{shard.number:05d}.parquet"
+        def written(shard: SampleShard) -> pa.Table:
+            return write_shard(shard, generator, prompts, self.labels, self.sampling)
+
+        return written

@@ -121,9 +121,8 @@ def load_generator(directory: Path) -> Generator:
         CorruptArtifact: the stage's files are missing or damaged.
         ModelNotFound: the model that the stage names is not here any more.
     """
-    path = directory / DESCRIPTION
+    found = _description(directory)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         model, tokenizer = _load(found["model"], directory, found["precision"], found["device"])
         framing = Framing(tokenizer, found["pair"])
         return Generator(
@@ -135,7 +134,27 @@ def load_generator(directory: Path) -> Generator:
             name_width=found["name_width"],
         )
     except (OSError, ValueError, KeyError) as error:
+        raise CorruptArtifact(f"The generator in {directory} cannot be read: {error!r}.") from error
+
+
+def generator_identity(directory: Path) -> str:
+    """What knowledge items call the generator of a finished generator stage; its model is not loaded.
+
+    Raises:
+        CorruptArtifact: the stage's description is missing or damaged.
+    """
+    return str(_description(directory)["identity"])
+
+
+def _description(directory: Path) -> dict[str, Any]:
+    path = directory / DESCRIPTION
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if "identity" not in found:
+            raise ValueError("it names no identity")
+    except (OSError, ValueError) as error:
         raise CorruptArtifact(f"{path} cannot be read: {error!r}.") from error
+    return found
 
 
 def _check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens: int) -> None:

@@ -25,6 +25,7 @@ __all__ = [
     "Labeller",
     "LabellerConfig",
     "SoftLabeller",
+    "labeller_identity",
     "load_cross_fitted",
     "load_judge",
     "load_labeller",
@@ -109,6 +110,18 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
             f"{directory / DESCRIPTION} describes no labeller: {error!r}."
         ) from error
     return Labeller(labels, identity, load_encoder(rerun(stored, encoder)), scorer)
+
+
+def labeller_identity(directory: Path) -> str:
+    """What knowledge items call the labeller of a finished labeller stage; no model is loaded.
+
+    Raises:
+        CorruptArtifact: the stage's description is missing or damaged.
+    """
+    found = read_description(directory / DESCRIPTION)
+    if "identity" not in found:
+        raise CorruptArtifact(f"{directory / DESCRIPTION} describes no labeller.")
+    return str(found["identity"])
 
 
 def _load_scorer(directory: Path, found: dict[str, Any]) -> Scorer:

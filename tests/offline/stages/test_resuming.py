@@ -149,7 +149,7 @@ def test_killed_in_ppo_and_in_generate_a_run_goes_on_and_writes_the_same_bytes(
 
     assert start(killed, model, "generate", 16 * 3).wait() == -signal.SIGKILL
     (partial,) = killed.glob("stages/generate/.partial-*")
-    assert len(list(partial.glob("*.parquet"))) == 3
+    assert len(list(partial.glob("*.shard"))) == 3
     recorder = Recorder()
     assert contents(chain(killed, model).run(0, recorder)) == whole
     assert list(recorder.seen) == ["generate"], "PPO had finished by then"

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable
-from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -10,8 +9,6 @@ import torch
 
 from offline.teacher.generation import (
     GenerateConfig,
-    keep_shard,
-    kept_shard,
     shard_seed,
     shards,
     write_shard,
@@ -68,26 +65,6 @@ def test_samples_without_an_end_or_without_a_text_are_left_out(tiny_generator: M
     assert all(value < 0 for value in table["logprob"].to_pylist())
     assert set(table["label"].to_pylist()) <= set(LABELS)
     assert table["text_pair"].null_count == table.num_rows
-
-
-def test_a_kept_shard_comes_back_and_a_damaged_one_does_not(
-    tiny_generator: Make, tmp_path: Path
-) -> None:
-    generator = tiny_generator()
-    (work,) = shards(GenerateConfig(samples=300, shard_size=300), len(LABELS), seed=0)
-    table = write_shard(work, generator, prompts_of(generator), LABELS, SamplingConfig())
-    assert kept_shard(tmp_path / "partial", work) is None
-    keep_shard(tmp_path / "partial", work, table)
-    assert kept_shard(tmp_path / "partial", work) == table
-    (path,) = (tmp_path / "partial").iterdir()
-    whole = path.read_bytes()
-    for place in range(40, 400, 40):
-        damaged = bytearray(whole)
-        damaged[place] ^= 1
-        path.write_bytes(damaged)
-        assert kept_shard(tmp_path / "partial", work) in (None, table)
-    path.write_bytes(whole[:-9])
-    assert kept_shard(tmp_path / "partial", work) is None
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])
