@@ -290,7 +290,7 @@ show
 say "the stack stops"
 for service in student store; do
     id=$(container $service)
-    $engine stop --time 20 "$id" >/dev/null
+    $engine stop -t 20 "$id" >/dev/null
     [ "$($engine inspect --format '{{.State.ExitCode}}' "$id")" = 0 ] || fail "$service did not stop cleanly"
     echo "ok: $service stopped with exit status 0"
 done
