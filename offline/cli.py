@@ -18,6 +18,7 @@ from rich.table import Table
 from offline.bench.command import bench_app, spread_lists
 from offline.gaps.command import gaps
 from offline.knowledge.commands import app as knowledge_app
+from offline.pipeline.engine_kind import EngineKind
 from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
 
@@ -61,6 +62,10 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", help="section.key=value, over the file. May be given several times."),
 ]
+EngineOption = Annotated[
+    EngineKind | None,
+    typer.Option(help="Where samples are written and labelled; in place of the configuration's."),
+]
 Output = Annotated[Path, typer.Option(help="Where the directories of the tasks are.")]
 Port = Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free port.")]
 
@@ -72,6 +77,7 @@ def run(
         int | None, typer.Option(min=0, help="In place of the configuration's.")
     ] = None,
     overrides: Overrides = None,
+    engine: EngineOption = None,
     output: Output = RUNS,
     upto: Annotated[str | None, typer.Option(help="Stop after this stage.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and why.")] = False,
@@ -79,7 +85,7 @@ def run(
     """Build a release from task data: every stage that is not up to date, then the report."""
     from offline import run as pipeline
 
-    settings = pipeline.load(config, overrides or [])
+    settings = pipeline.load(config, _with_engine(overrides, engine))
     task = pipeline.TaskRun(settings, output, _console())
     if dry_run:
         _print_plan(task.plan(seed, upto))
@@ -120,6 +126,7 @@ def rebuild(
         ),
     ] = False,
     overrides: Overrides = None,
+    engine: EngineOption = None,
     output: Output = RUNS,
 ) -> None:
     """Bring the live release up to date: what a scheduler calls. Its summary is JSON on standard output.
@@ -135,7 +142,7 @@ def rebuild(
         raise InvalidConfig(
             "--store-only writes no samples, so there is nothing to seed.", hint="Leave --seed out."
         )
-    settings = pipeline.load(config, overrides or [])
+    settings = pipeline.load(config, _with_engine(overrides, engine))
     task = pipeline.TaskRun(settings, output, _console(stderr=True))
     try:
         rebuilt = bring_up_to_date(task, seed=seed, store_only=store_only)
@@ -153,12 +160,13 @@ def evaluate(
     config: Config = "helpdesk",
     seeds: Annotated[list[int] | None, typer.Option(help="For example: --seeds 0 1 2")] = None,
     overrides: Overrides = None,
+    engine: EngineOption = None,
     output: Output = RUNS,
 ) -> None:
     """Run the chain up to the evaluation for several seeds, and write the report over all of them."""
     from offline import run as pipeline
 
-    settings = pipeline.load(config, overrides or [])
+    settings = pipeline.load(config, _with_engine(overrides, engine))
     pipeline.TaskRun(settings, output, _console()).evaluate(seeds or [settings.seed])
 
 
@@ -290,6 +298,11 @@ def release_prune(
     store = StoreConfig(backend="server", url=qdrant_url) if qdrant_url else StoreConfig()
     done = clean_up_task(task_directory(task_dir), store, keep, dry_run=dry_run)
     print(json.dumps({"dry_run": dry_run, **done.figures()}, indent=1))
+
+
+def _with_engine(overrides: Sequence[str] | None, engine: EngineKind | None) -> list[str]:
+    """The overrides, and the one that `--engine` stands for."""
+    return [*(overrides or []), *([] if engine is None else [f"engine.kind={engine.value}"])]
 
 
 def _console(*, stderr: bool = False) -> Console:

@@ -11,6 +11,7 @@ from rich.console import Console
 from offline.configs.run import RunConfig, load_run_config
 from offline.knowledge.in_force import held_out_rows, with_edits
 from offline.pipeline.chain import Chain, Step, run_lock
+from offline.pipeline.engines import engine_of
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
 from offline.pipeline.release_stages import BESIDE, STAGES
@@ -161,6 +162,7 @@ class TaskRun:
             outside=outside_hashes(self.config, STAGES),
             beside=BESIDE,
             processes=self.config.processes,
+            engine=engine_of(self.config.engine),
         )
         if upto is None:
             return chain

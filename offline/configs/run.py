@@ -9,6 +9,7 @@ from pydantic import Field
 
 from offline.configs.loading import load_config
 from offline.configs.section import Section
+from offline.pipeline.engines import EngineConfig
 from offline.report.evaluation import EvaluateConfig
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
@@ -31,6 +32,7 @@ class RunConfig(Section):
         seed: of the run; every stage derives its own random numbers from it.
         processes: how many stages run at the same time where they do not need each other. No figure hangs
             on it; each takes the memory of a process with a labeller in it.
+        engine: where long work is done. No figure hangs on it.
         task: labels and data.
         labeller, generator, soft_prompt, ppo, generate, knowledge, student, baselines, store,
             evaluate, release: what the stage of that name reads; see the class of each.
@@ -38,6 +40,7 @@ class RunConfig(Section):
 
     seed: Annotated[int, Field(ge=0)] = 0
     processes: Annotated[int, Field(ge=1)] = 2
+    engine: EngineConfig = EngineConfig()
     task: TaskConfig
     labeller: LabellerConfig = LabellerConfig()
     generator: GeneratorConfig = GeneratorConfig()

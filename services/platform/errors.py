@@ -22,6 +22,7 @@
     ├── CorruptArtifact         a file whose content is not what its manifest says
     ├── Unavailable             a part that should answer does not
     │   ├── StoreUnavailable
+    │   ├── EngineUnavailable   the cluster that offline work runs on
     │   ├── TimedOut            it took longer than it may
     │   └── NotReady
     ├── Overloaded              more work than the queue takes
@@ -164,6 +165,10 @@ class Unavailable(RetriktError):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
+
+
+class EngineUnavailable(Unavailable):
+    code = "engine_unavailable"
 
 
 class TimedOut(Unavailable):

@@ -9,15 +9,19 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from offline.pipeline.chain import Chain
 from offline.pipeline.manifest import StageManifest
+from offline.pipeline.ray_engine import RayEngine
 from offline.pipeline.release_stages import STAGES
 from offline.pipeline.stage import Report
+from offline.store.knowledge import KnowledgeConfig
 from offline.tasks.config import DataConfig, TaskConfig
 from offline.teacher.generation import GenerateConfig
 from offline.teacher.generator import GeneratorConfig
@@ -33,8 +37,8 @@ TEXTS = {
 ROUNDS, SHARDS = 6, 6
 
 
-def chain(root: Path, model: Path) -> Chain:
-    """Prepare to generate for a toy task, with a tiny model."""
+def chain(root: Path, model: Path, upto: str = "generate") -> Chain:
+    """A toy task's stages, with a tiny model."""
     root.mkdir(exist_ok=True)
     rows = [
         json.dumps({"text": text, "label": label})
@@ -63,8 +67,9 @@ def chain(root: Path, model: Path) -> Chain:
             checkpoint_every=1,
         ),
         "generate": GenerateConfig(samples=16 * SHARDS, shard_size=16),
+        "knowledge": KnowledgeConfig(),
     }
-    return Chain(STAGES, root / "stages", sections, {}).upto("generate")
+    return Chain(STAGES, root / "stages", sections, {}).upto(upto)
 
 
 class Recorder:
@@ -153,6 +158,24 @@ def test_killed_in_ppo_and_in_generate_a_run_goes_on_and_writes_the_same_bytes(
     recorder = Recorder()
     assert contents(chain(killed, model).run(0, recorder)) == whole
     assert list(recorder.seen) == ["generate"], "PPO had finished by then"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_on_ray_a_run_writes_the_same_bytes(
+    tmp_path: Path, tiny_directory: Callable[[str], Path]
+) -> None:
+    model = tiny_directory("gpt2")
+    here = chain(tmp_path / "here", model, "knowledge").run(0, Recorder())
+    made_before = shutil.ignore_patterns("generate", "knowledge")
+    shutil.copytree(tmp_path / "here", tmp_path / "there", ignore=made_before)
+    recorder = Recorder()
+    on_ray = replace(chain(tmp_path / "there", model, "knowledge"), engine=RayEngine())
+    there = on_ray.run(0, recorder)
+    assert contents(there) == contents(here)
+    assert there["knowledge"].metrics["items"] > 0
+    assert set(recorder.seen) == {"generate", "knowledge"}
+    assert sorted(recorder.seen["generate"]) == [16 * (n + 1) for n in range(SHARDS)]
 
 
 def test_a_checkpoint_of_another_run_is_not_gone_on_from(tmp_path: Path) -> None:
