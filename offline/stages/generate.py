@@ -22,7 +22,7 @@ def run(
     A run that was killed writes only the shards that it had not finished.
     """
     task = PreparedTask.load(inputs["prepare"])
-    work = Writing(inputs["generator"], inputs["ppo"], tuple(task.labels), config.sampling)
+    work = Writing(inputs["generator"], inputs["ppo"], tuple(task.labels))
     written = 0
 
     def done(shard: SampleShard) -> None:

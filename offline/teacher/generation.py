@@ -35,12 +35,23 @@ class GenerateConfig(Section):
     Attributes:
         samples: in all, spread evenly over the labels.
         shard_size: samples of one shard, which are written as one batch.
-        sampling: temperature and top-p.
+        sampling: temperature and top-p; with a schedule those of the first shard.
+        last_sampling: those of the last shard, as a schedule: the shards between go from the ones to the others in
+            equal steps, so that safe samples and varied ones are written in one run. None for no schedule.
     """
 
     samples: Annotated[int, Field(ge=1)] = 8192
     shard_size: Annotated[int, Field(ge=1)] = 512
     sampling: SamplingConfig = SamplingConfig()
+    last_sampling: SamplingConfig | None = None
+
+    def sampling_at(self, share: float) -> SamplingConfig:
+        """Temperature and top-p after that share of the shards, 0 for the first and 1 for the last."""
+        first, last = self.sampling, self.last_sampling or self.sampling
+        return SamplingConfig(
+            temperature=first.temperature + share * (last.temperature - first.temperature),
+            top_p=first.top_p + share * (last.top_p - first.top_p),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +62,13 @@ class SampleShard:
         number: its place.
         seed: of its draws.
         labels: (n,) what is to be written, in this order, as one batch.
+        sampling: temperature and top-p.
     """
 
     number: int
     seed: int
     labels: NDArray[np.int64]
+    sampling: SamplingConfig
 
     @property
     def name(self) -> str:
@@ -66,10 +79,12 @@ class SampleShard:
 def shards(config: GenerateConfig, labels: int, seed: int) -> list[SampleShard]:
     """The work cut into shards: always the same, wherever and in whichever order they are run."""
     found = []
-    for number, start in enumerate(range(0, config.samples, config.shard_size)):
+    starts = range(0, config.samples, config.shard_size)
+    for number, start in enumerate(starts):
         size = min(config.shard_size, config.samples - start)
         asked = balanced_labels(size, labels, first=start)
-        found.append(SampleShard(number, shard_seed(seed, number), asked))
+        sampling = config.sampling_at(number / max(1, len(starts) - 1))
+        found.append(SampleShard(number, shard_seed(seed, number), asked, sampling))
     return found
 
 
@@ -84,7 +99,6 @@ def write_shard(
     generator: Generator,
     prompts: Tensor,
     labels: Sequence[str],
-    sampling: SamplingConfig,
 ) -> pa.Table:
     """The complete samples of a shard: `text`, `text_pair`, `label`, `logprob`.
 
@@ -92,7 +106,7 @@ def write_shard(
     the whole sample under the distribution that it was drawn from.
     """
     source = torch.Generator().manual_seed(shard.seed)
-    written = write(generator, prompts, shard.labels, sampling, source)
+    written = write(generator, prompts, shard.labels, shard.sampling, source)
     logprobs = written.sampled.logprobs.sum(1).cpu().tolist()
     pairs = written.pairs
     kept = [
@@ -119,13 +133,11 @@ class Writing:
         generator: directory of the generator stage.
         prompts: directory of the stage whose prompts they are.
         labels: of the task.
-        sampling: temperature and top-p.
     """
 
     generator: Path
     prompts: Path
     labels: tuple[str, ...]
-    sampling: SamplingConfig
 
     def start(self) -> Callable[[SampleShard], pa.Table]:
         """Load generator and prompts; what is returned writes a shard, see `write_shard`."""
@@ -133,6 +145,6 @@ class Writing:
         prompts = load_prompts(self.prompts, self.labels).to(generator.model.device)
 
         def written(shard: SampleShard) -> pa.Table:
-            return write_shard(shard, generator, prompts, self.labels, self.sampling)
+            return write_shard(shard, generator, prompts, self.labels)
 
         return written

@@ -22,7 +22,7 @@ from offline.teacher.language_model import prompted
 from offline.teacher.ppo import PPOConfig, improve
 from offline.teacher.prompt_files import load_prompts, save_prompts
 from offline.teacher.rewards import Reward, RewardConfig
-from offline.teacher.sampling import SamplingConfig, sample
+from offline.teacher.sampling import sample
 from offline.teacher.soft_prompt import SoftPromptConfig, name_prompt, tune
 from offline.teacher.text_memory import TrainingTexts
 from services.platform.errors import InvalidConfig
@@ -135,7 +135,7 @@ def test_tuned_improved_saved_and_loaded_the_base_model_stays_as_it_was(
     save_prompts(improved.prompts, LABELS, "tiny", tmp_path, task_type=generator.model.task_type)
     (work,) = shards(GenerateConfig(samples=20, shard_size=20), len(LABELS), seed=0)
     first, again = (
-        write_shard(work, other, prompts, LABELS, SamplingConfig())
+        write_shard(work, other, prompts, LABELS)
         for other, prompts in (
             (generator, improved.prompts),
             (tiny_generator(kind, max_tokens=8), load_prompts(tmp_path, LABELS)),
