@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from offline.bench.command import bench_app, spread_lists
+from offline.configs.ready import configuration_file
 from offline.gaps.command import gaps
 from offline.knowledge.commands import app as knowledge_app
 from offline.pipeline.engine_kind import EngineKind
@@ -54,9 +55,18 @@ def _options(
     pass
 
 
+def _known(name: str) -> str:
+    """Told at once: what reads a configuration takes seconds to be imported."""
+    configuration_file(name)
+    return name
+
+
 Config = Annotated[
     str,
-    typer.Argument(help="A YAML file, or the name of a ready configuration (helpdesk, banking77)."),
+    typer.Argument(
+        callback=_known,
+        help="A YAML file, or the name of a ready configuration (helpdesk, banking77).",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,
@@ -95,7 +105,9 @@ def run(
 
 @app.command()
 def config(
-    name: Annotated[str, typer.Argument(metavar="CONFIG", help="As `run` takes it.")] = "helpdesk",
+    name: Annotated[
+        str, typer.Argument(metavar="CONFIG", callback=_known, help="As `run` takes it.")
+    ] = "helpdesk",
     overrides: Overrides = None,
 ) -> None:
     """Print a configuration with every key and its value, defaults included, as YAML."""

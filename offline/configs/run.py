@@ -1,13 +1,13 @@
 """The configuration of a whole run: a task, and a section for every stage that makes its release."""
 
 from collections.abc import Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
 from offline.configs.loading import load_config
+from offline.configs.ready import configuration_file
 from offline.configs.section import Section
 from offline.pipeline.engines import EngineConfig
 from offline.report.evaluation import EvaluateConfig
@@ -65,15 +65,7 @@ def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         InvalidConfig: there is no such file, or it holds what is unknown or wrong.
     """
-    path = Path(name)
-    if path.suffix not in (".yaml", ".yml"):
-        ready = _ready()
-        if name not in ready:
-            raise InvalidConfig(
-                f"There is no configuration {name!r}.",
-                hint=f"Expected a .yaml file, or one of {', '.join(sorted(ready))}.",
-            )
-        path = ready[name]
+    path = configuration_file(name)
     config = load_config(RunConfig, path, overrides)
     # A path on the command line starts where the user stands, one in the file where the file lies.
     given_here = any(override.startswith("task.data.directory=") for override in overrides)
@@ -92,8 +84,3 @@ def load_run_config(name: str, overrides: Sequence[str] = ()) -> RunConfig:
             "baselines": config.baselines.model_copy(update={"student": config.student}),
         }
     )
-
-
-def _ready() -> dict[str, Path]:
-    folder = Path(str(resources.files("offline.configs")))
-    return {path.stem: path for path in folder.glob("*.yaml")}

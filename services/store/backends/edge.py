@@ -278,7 +278,7 @@ class EdgeBackend:
             # A version that was never sealed here is no fault: an evaluation asks for one.
             damaged = isinstance(error, CorruptArtifact)
             level = logging.WARNING if damaged else logging.INFO
-            log.log(level, "version_rebuilt_privately", version=version, reason=str(error))
+            log.log(level, "private_copy_built_from_knowledge", version=version, reason=str(error))
         manifest = manifest_from_knowledge(path, version)
         shutil.rmtree(copy.path / SHARD, ignore_errors=True)
         build_in_child(copy.path / SHARD, manifest, iterate_points(path), lock=copy.lock)
