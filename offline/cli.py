@@ -144,8 +144,8 @@ def rebuild(
     """Bring the live release up to date: what a scheduler calls. Its summary is JSON on standard output.
 
     Exit status: 0 activated, unchanged, only added, or kept rolled back; 9 refused by the gate; 8 another
-    run works in the task's directory; 6 the disk is full; 5 the store does not answer; 4 files are damaged;
-    3 a model cannot be found, or nothing is live (--store-only); 2 the configuration or the data is wrong.
+    run works in the task's directory; 6 the disk is full; 5 the store, or the Ray cluster, does not answer; 4 files
+    are damaged; 3 a model cannot be found, or nothing is live (--store-only); 2 the configuration or the data is wrong.
     """
     from offline import run as pipeline
     from offline.rebuild import rebuild as bring_up_to_date
@@ -153,6 +153,10 @@ def rebuild(
     if store_only and seed is not None:
         raise InvalidConfig(
             "--store-only writes no samples, so there is nothing to seed.", hint="Leave --seed out."
+        )
+    if store_only and engine is not None:
+        raise InvalidConfig(
+            "--store-only runs nothing that an engine could do.", hint="Leave --engine out."
         )
     settings = pipeline.load(config, _with_engine(overrides, engine))
     task = pipeline.TaskRun(settings, output, _console(stderr=True))

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -122,7 +123,7 @@ class TaskRun:
 
     def finish(self, seed: int, upto: str | None) -> FinishedRun:
         """Run what is not up to date, and release nothing; who calls it holds the lock of the directory."""
-        chain = self._chain(upto)
+        chain = replace(self._chain(upto), engine=engine_of(self.config.engine))
         return FinishedRun(seed, chain.root, chain.run(seed, self._display))
 
     def _report(self, by_seed: Mapping[int, FinishedRun], release_seconds: float | None) -> None:
@@ -162,7 +163,6 @@ class TaskRun:
             outside=outside_hashes(self.config, STAGES),
             beside=BESIDE,
             processes=self.config.processes,
-            engine=engine_of(self.config.engine),
         )
         if upto is None:
             return chain

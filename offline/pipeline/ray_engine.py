@@ -1,43 +1,38 @@
 """Shards on a Ray cluster: a Ray Data pool of actors, each of which loads what the work needs once.
 
-An actor that dies is started again and its shard done anew. An error of the work itself ends the run, as it would here.
-The cluster's machines need the same RetriKT, and the task's directory under the same path; what they lack, or have
-otherwise, is an error and never another result.
+An actor that dies is started again and its shard done anew, a few times; an error of the work itself ends the run,
+as it would here. The cluster's machines need this RetriKT with the same libraries, which is checked, the task's
+directory under the same path, and the same models.
 """
 
+import errno
 import json
 import logging
 import os
-import socket
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib.metadata import version
 from typing import Any
 
 import pyarrow as pa
 
 from offline.pipeline.code_hash import code_hash
+from offline.pipeline.ray_cluster import check_room, connect
 from offline.pipeline.shards import AnyShard, Work
+from offline.pipeline.versions import RECORDED
 from services.platform import errors
 from services.platform.errors import (
     EngineUnavailable,
     IncompatibleArtifacts,
-    InvalidConfig,
     RetriktError,
+    StorageFull,
 )
 
 _NUMBER, _RESULT, _ERROR = "number", "result", "error"
-_KNOCK_SECONDS = 10.0
-
-
-def check_installed() -> None:
-    """Raises InvalidConfig where Ray is not installed."""
-    if find_spec("ray") is None:
-        raise InvalidConfig(
-            "The engine is ray, and Ray is not installed.",
-            hint="Install it, `pip install 'retrikt[ray]'`, or leave --engine out.",
-        )
+_TRIES = 3
+"""How often a shard is begun whose actor dies."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +51,8 @@ class RayEngine:
 
         Raises:
             EngineUnavailable: the cluster cannot be reached, or its actors cannot be kept alive.
-            IncompatibleArtifacts: a machine of the cluster has another version of this code.
+            IncompatibleArtifacts: a machine of the cluster has other versions of this code or its libraries.
+            InvalidConfig: no machine of the cluster has room for an actor, or the address is of Ray's client.
             RetriktError: what the work raises, as it would here; RuntimeError for what nobody has foreseen.
         """
         if not shards:
@@ -67,9 +63,10 @@ class RayEngine:
         from ray.exceptions import RayError
 
         threads = self.threads or torch.get_num_threads()
-        started = _connect(self.address)
+        started = connect(self.address, threads)
         try:
-            _quiet(ray.data.DataContext.get_current())
+            check_room(ray.nodes(), threads, self.gpus)  # type: ignore[no-untyped-call]
+            _set_up(ray.data.DataContext.get_current())
             most = min(self.actors or len(shards), len(shards))
             # A block is a task: one a shard. They are there from the start: reading them would take a CPU that an actor
             # with as many threads as the machine has does not leave.
@@ -87,8 +84,9 @@ class RayEngine:
                 fn_constructor_args=(
                     work,
                     tuple(shards),
-                    code_hash(type(work).__module__),
+                    _versions(work),
                     threads,
+                    ray.remote(num_cpus=0)(_Attempts).remote(),
                 ),
             )
             for batch in found.iter_batches(batch_size=1, batch_format="pyarrow"):
@@ -101,11 +99,24 @@ class RayEngine:
             lines = str(error).strip().splitlines()
             raise EngineUnavailable(
                 f"Ray gave up: {lines[-1] if lines else type(error).__name__}",
-                hint="Finished shards are kept: run the same command again.",
+                hint="Every machine of the cluster needs this RetriKT and room for the models. Finished shards "
+                "are kept: the same command goes on from them.",
             ) from error
         finally:
             if started:
                 ray.shutdown()
+
+
+class _Attempts:
+    """Counts how often each shard was begun: Ray itself would try one that kills its actor for ever."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[int] = Counter()
+
+    def another(self, number: int) -> int:
+        """How often the shard has been begun, this time included."""
+        self._counts[number] += 1
+        return self._counts[number]
 
 
 class _Actor:
@@ -116,19 +127,29 @@ class _Actor:
     Args:
         work: what is done.
         shards: all of them; rows are numbers of theirs.
-        code: hash of its code where the run was started.
+        versions: of its code and of the libraries where the run was started.
         threads: of torch.
+        attempts: handle of the actor that counts.
     """
 
-    def __init__(self, work: Work[Any], shards: Sequence[Any], code: str, threads: int) -> None:
+    def __init__(
+        self,
+        work: Work[Any],
+        shards: Sequence[Any],
+        versions: Mapping[str, str],
+        threads: int,
+        attempts: Any,
+    ) -> None:
         self._work, self._shards = work, shards
-        self._code, self._threads = code, threads
+        self._versions, self._threads = versions, threads
+        self._attempts = attempts
         self._do: Callable[[Any], pa.Table] | None = None
 
     def __call__(self, rows: pa.Table) -> pa.Table:
         (number,) = rows["id"].to_pylist()
         result, error = None, None
         try:
+            self._count(number)
             if self._do is None:
                 self._do = self._start()
             result = _bytes(self._do(self._shards[number]))
@@ -141,62 +162,49 @@ class _Actor:
         }
         return pa.table(columns)
 
+    def _count(self, number: int) -> None:
+        import ray
+
+        attempts = ray.get(self._attempts.another.remote(number))
+        if attempts > _TRIES:
+            raise EngineUnavailable(
+                f"The shard {self._shards[number].name} has ended the process of {_TRIES} actors.",
+                hint="They may have been short of memory: take smaller shards, or give each actor more of the machine.",
+            )
+
     def _start(self) -> Callable[[Any], pa.Table]:
         import torch
 
         torch.set_num_threads(self._threads)
-        if code_hash(type(self._work).__module__) != self._code:
+        here = _versions(self._work)
+        other = [name for name, found in self._versions.items() if here.get(name) != found]
+        if other:
             raise IncompatibleArtifacts(
-                f"The RetriKT on {os.uname().nodename} has other code than the one that started the run.",
-                hint="Install the same version on every machine of the cluster.",
+                f"The machine {os.uname().nodename} has another {', '.join(other)} than the one that started the run.",
+                hint="Install the same versions on every machine of the cluster.",
             )
         return self._work.start()
 
 
-def _connect(address: str | None) -> bool:
-    """Connect to the cluster, or start one; whether it is this call's to end."""
-    import ray
-
-    if ray.is_initialized():
-        return False
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    wanted = address or os.environ.get("RAY_ADDRESS")
-    try:
-        _knock(wanted)
-        ray.init(
-            address=address,
-            include_dashboard=False
-            if address is None and "RAY_ADDRESS" not in os.environ
-            else None,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise EngineUnavailable(
-            f"The Ray cluster {wanted!r} cannot be reached: {error}",
-            hint="Check engine.address, or leave it out for a cluster on this machine.",
-        ) from error
-    return True
+def _versions(work: Work[Any]) -> dict[str, str]:
+    """What a result hangs on beside work and shards, by a name that a person understands."""
+    code = code_hash(type(work).__module__)
+    return {"RetriKT": code, **{name: version(name) for name in RECORDED}}
 
 
-def _knock(address: str | None) -> None:
-    """Raises OSError where an address of a host and a port takes no connection: Ray itself tries for minutes."""
-    host, separator, port = (address or "").removeprefix("ray://").rpartition(":")
-    if separator and port.isdigit():
-        socket.create_connection((host, int(port)), timeout=_KNOCK_SECONDS).close()
-
-
-def _quiet(context: Any) -> None:
-    """Progress is the run's own to show."""
-    # Asked for by the argument of the same name, it would be told as a warning.
+def _set_up(context: Any) -> None:
+    """Progress is the run's own to show, and a shard may take as long as it likes."""
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.execution_no_progress_timeout_s = -1
 
 
 def _described(error: Exception) -> dict[str, str | None]:
     if isinstance(error, RetriktError):
         return {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return {"kind": StorageFull.__name__, "message": str(error), "hint": None}
     lines = traceback.format_exception(error)
     return {"kind": None, "message": f"{type(error).__name__}: {error}", "trace": "".join(lines)}
 

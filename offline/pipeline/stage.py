@@ -25,13 +25,11 @@ from offline.pipeline.manifest import (
     read_manifest,
 )
 from offline.pipeline.shards import IN_PROCESS, Engine
+from offline.pipeline.versions import RECORDED
 from services.platform.durable_files import full_disk_told, rename_into_place
 from services.platform.errors import CorruptArtifact
 
 log = structlog.get_logger(__name__)
-
-# Recorded in every manifest: what a reader needs to explain a figure that differs.
-RECORDED = ("torch", "transformers", "numpy", "scikit-learn", "onnxruntime", "qdrant-edge-py")
 
 _PARTIAL = ".partial-"
 

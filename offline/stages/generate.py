@@ -22,7 +22,8 @@ def run(
     A run that was killed writes only the shards that it had not finished.
     """
     task = PreparedTask.load(inputs["prepare"])
-    work = Writing(inputs["generator"], inputs["ppo"], tuple(task.labels))
+    # Whole paths: a process that does shards may stand somewhere else.
+    work = Writing(inputs["generator"].resolve(), inputs["ppo"].resolve(), tuple(task.labels))
     written = 0
 
     def done(shard: SampleShard) -> None:

@@ -49,16 +49,17 @@ def run(
     table = pq.read_table(inputs["generate"] / "samples.parquet")
     if not config.generated:
         table = table.slice(0, 0)
+    labelled_rows = task.examples("train")
     written, train, unlabelled = _labelled(
         {
             "generated": _samples(table, task.pair),
-            "train": task.examples("train"),
+            "train": labelled_rows,
             "unlabelled": task.examples("unlabelled"),
         },
         inputs["labeller"],
         context,
     )
-    gold = task.label_ids(task.examples("train"))
+    gold = task.label_ids(labelled_rows)
     soft = gold_and_labeller(load_cross_fitted(inputs["labeller"]), gold, config.gold_trust)
     train = dataclasses.replace(train, soft_labels=soft)
 
@@ -138,7 +139,7 @@ def _labelled(
         for origin, found in examples.items()
         for shard in text_shards(origin, found.texts, found.pairs)
     ]
-    tables = run_shards(context.engine, Labelling(labeller), asked, context.partial, done)
+    tables = run_shards(context.engine, Labelling(labeller.resolve()), asked, context.partial, done)
     embeddings, soft_labels = joined_shards(tables)
     items = []
     start = 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from offline.teacher.labeller import load_labeller
 from services.store.knowledge_schema import fixed_lists, list_matrix
 
-SHARD_SIZE = 2048
+SHARD_SIZE = 512
 """Texts of a shard. Texts of like length share a batch within it, so that it is not to be small."""
 
 

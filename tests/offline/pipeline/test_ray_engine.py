@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from services.platform.errors import (
     EngineUnavailable,
     IncompatibleArtifacts,
     InvalidConfig,
+    StorageFull,
 )
 
 
@@ -86,7 +88,7 @@ def test_a_killed_worker_s_shards_are_done_by_another(toy: Any, tmp_path: Path) 
 def test_an_error_of_the_work_is_the_error_that_it_would_be_here(toy: Any, tmp_path: Path) -> None:
     work, shards = toy.Squares(tmp_path / "marker", damaged_at=2), shards_of(toy)
     with pytest.raises(CorruptArtifact, match=r"2 is damaged\. Take another\."):
-        run_shards(ENGINE, work, shards, tmp_path / "partial", lambda _: None)
+        run_shards(ENGINE, work, shards, None, lambda _: None)
 
 
 @pytest.mark.usefixtures("cluster")
@@ -97,27 +99,74 @@ def test_an_error_that_nobody_foresaw_is_told(toy: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("cluster")
+def test_a_full_disk_there_is_a_full_disk_here(toy: Any, tmp_path: Path) -> None:
+    work = toy.Squares(tmp_path / "marker", full_at=1)
+    with pytest.raises(StorageFull, match="No space left"):
+        run_shards(ENGINE, work, shards_of(toy), None, lambda _: None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_shard_that_always_kills_its_worker_ends_the_run(toy: Any, tmp_path: Path) -> None:
+    work = toy.Squares(tmp_path / "no directory" / "marker", killed_at=2)
+    with pytest.raises(EngineUnavailable, match="number-2 has ended the process of 3 actors"):
+        run_shards(ENGINE, work, shards_of(toy, 3), None, lambda _: None)
+
+
+@pytest.mark.usefixtures("cluster")
 def test_other_code_on_a_machine_is_refused(
     toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The process of the run has it replaced, those of the cluster do not.
     monkeypatch.setattr("offline.pipeline.ray_engine.code_hash", lambda module: "another")
-    with pytest.raises(IncompatibleArtifacts, match="has other code"):
+    with pytest.raises(IncompatibleArtifacts, match="has another RetriKT than"):
         run_shards(ENGINE, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actor_that_no_machine_has_room_for_is_told(toy: Any, tmp_path: Path) -> None:
+    for engine in (RayEngine(threads=64), RayEngine(threads=1, gpus=1)):
+        with pytest.raises(InvalidConfig, match=r"for an actor: 2 CPUs and 0 GPUs"):
+            run_shards(engine, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)
+
+
+def test_a_cluster_of_its_own_ends_with_the_shards_however_they_end(
+    toy: Any, tmp_path: Path
+) -> None:
+    ray.shutdown()
+
+    def done(shard: Any) -> None:
+        assert ray.is_initialized()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_shards(ENGINE, toy.Squares(tmp_path), shards_of(toy), None, done)
+    assert not ray.is_initialized()
 
 
 def test_a_cluster_that_is_not_there_is_told_in_seconds(toy: Any, tmp_path: Path) -> None:
     if ray.is_initialized():
         ray.shutdown()
     engine = RayEngine(address="127.0.0.1:1")
+    started = time.monotonic()
     with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:1"):
         run_shards(engine, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)
+    assert time.monotonic() - started < 60, "Ray by itself tries for minutes"
+
+
+def test_an_address_of_ray_s_client_is_refused(
+    toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(InvalidConfig, match="Ray's client"):
+        engine_of(EngineConfig(kind=EngineKind.RAY, address="ray://head:10001"))
+    monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
+    with pytest.raises(InvalidConfig, match="Ray's client"):
+        run_shards(ENGINE, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)
 
 
 def test_the_configuration_names_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert engine_of(EngineConfig()) is IN_PROCESS
     config = EngineConfig(kind=EngineKind.RAY, address="auto", actors=3, threads=2, gpus=0.5)
     assert engine_of(config) == RayEngine("auto", 3, 2, 0.5)
-    monkeypatch.setattr("offline.pipeline.ray_engine.find_spec", lambda name: None)
+    monkeypatch.setattr("offline.pipeline.ray_cluster.find_spec", lambda name: None)
     with pytest.raises(InvalidConfig, match=r"retrikt\[ray\]"):
         engine_of(config)

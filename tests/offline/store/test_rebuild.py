@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -18,7 +19,7 @@ from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import publish
 from offline.tasks.prepared import Examples
-from services.platform.errors import AlreadyRunning, InvalidData, ReleaseNotFound
+from services.platform.errors import AlreadyRunning, InvalidConfig, InvalidData, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
 from services.store.backends.base import HnswParameters
 from services.store.backends.edge import EdgeBackend
@@ -27,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "services" / "student"))
 
 from tiny_release import LABELS, TASK, write_release
 
-CONFIGURATION = {
+CONFIGURATION: dict[str, dict[str, Any]] = {
     "task": {
         "name": TASK,
         "labels": list(LABELS),
@@ -142,6 +143,21 @@ def test_a_seed_that_was_asked_for_is_noted_before_anything_runs(runs: Path) -> 
     with pytest.raises(InvalidData):
         rebuild(task(runs), seed=5)
     assert summary(runs) == {"asked_seed": 5}
+
+
+def test_an_engine_that_is_not_installed_matters_where_stages_run_and_nowhere_else(
+    runs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("offline.pipeline.ray_cluster.find_spec", lambda name: None)
+    for split in ("train", "test"):
+        row = {"text": f"{split} words", "label": LABELS[0]}
+        (runs / f"{split}.jsonl").write_text(json.dumps(row) + "\n")
+    data = {**CONFIGURATION["task"]["data"], "directory": str(runs)}
+    on_ray = task(runs, task={**CONFIGURATION["task"], "data": data}, engine={"kind": "ray"})
+    assert next(step.stage for step in on_ray.plan()) == "prepare"
+    assert rebuild(on_ray, store_only=True).outcome == "activated"
+    with pytest.raises(InvalidConfig, match="Ray is not installed"):
+        on_ray.run(upto="prepare")
 
 
 def test_every_outcome_but_a_refusal_is_success_to_a_scheduler() -> None:
