@@ -10,6 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from services.platform.errors import RetriktError
+from services.platform.memory import give_back_what_went
 from services.releases.directory import LIVE, ReleaseDirectory
 from services.releases.in_use import ReleaseHold
 
@@ -109,9 +110,12 @@ class ReleaseFollower(Generic[P]):
         if release is None or release == self.serving:
             self.failure = None
             return
-        self._switch(release, changed)
+        if self._switch(release, changed):
+            # Here, where nothing names the one before any more.
+            give_back_what_went()
 
-    def _switch(self, release: str, changed: bool) -> None:
+    def _switch(self, release: str, changed: bool) -> bool:
+        """Whether another one was served before, and is not any more."""
         started = time.perf_counter()
         hold = None
         try:
@@ -122,7 +126,7 @@ class ReleaseFollower(Generic[P]):
             if hold is not None:
                 hold.close()
             self._failed(release, error, changed)
-            return
+            return False
         before = self._install(loaded)
         held, self._hold = self._hold, hold
         previous, self.serving, self.failure = self.serving, release, None
@@ -137,6 +141,7 @@ class ReleaseFollower(Generic[P]):
             before.close()
         if held is not None:
             held.close()
+        return before is not None
 
     def _failed(self, release: str, error: Exception, changed: bool) -> None:
         known = isinstance(error, RetriktError)

@@ -98,6 +98,27 @@ def test_nothing_serves_before_a_release_is_live_and_then_each_live_one_does(
     assert server.loads == [(one, False), (two, True), (one, True)]
 
 
+def test_a_switch_gives_back_the_memory_of_the_one_before_once_that_is_closed(
+    releases: ReleaseDirectory, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    served: list[Loaded | None] = []
+    given_back: list[bool] = []
+
+    def note() -> None:
+        assert served[-1] is not None
+        given_back.append(served[-1].closed)
+
+    monkeypatch.setattr("services.student.follower.give_back_what_went", note)
+    names = [manifest.release for manifest in releases.list()]
+    for name in (*names, "nothing new"):
+        served.append(server.current)
+        if name in names:
+            releases.activate(name)
+        server.follower.look()
+    # Not for the first one, which replaces none, nor for a look that finds nothing new.
+    assert given_back == [True]
+
+
 def test_a_broken_release_leaves_the_old_one_serving_until_it_is_mended(
     releases: ReleaseDirectory, server: Server, tmp_path: Path
 ) -> None:
