@@ -100,7 +100,7 @@ def load_labeller(directory: Path, encoder: EncoderConfig | None = None) -> Labe
         CorruptArtifact: files are missing or damaged.
         ModelNotFound: a model is not here any more.
     """
-    found = _description(directory)
+    found = read_description(directory / DESCRIPTION)
     try:
         stored = EncoderConfig.model_validate(found["encoder"])
         labels, identity = tuple(found["labels"]), found["identity"]
@@ -118,14 +118,10 @@ def labeller_identity(directory: Path) -> str:
     Raises:
         CorruptArtifact: the stage's description is missing or damaged.
     """
-    return str(_description(directory)["identity"])
-
-
-def _description(directory: Path) -> dict[str, Any]:
     found = read_description(directory / DESCRIPTION)
-    if not isinstance(found, dict) or "identity" not in found:
+    if "identity" not in found:
         raise CorruptArtifact(f"{directory / DESCRIPTION} describes no labeller.")
-    return found
+    return str(found["identity"])
 
 
 def _load_scorer(directory: Path, found: dict[str, Any]) -> Scorer:
