@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from services.platform.errors import EngineUnavailable, InvalidConfig
+from services.platform.errors import InvalidConfig, Unavailable
 
 _KNOCK_SECONDS = 10.0
 
@@ -25,7 +25,7 @@ def connect(address: str | None, threads: int) -> bool:
     """Connect to the cluster, or start one of at least `threads` CPUs; whether it is this call's to end.
 
     Raises:
-        EngineUnavailable: it cannot be reached, or cannot be started.
+        Unavailable: it cannot be reached, or cannot be started.
         InvalidConfig: the address is one of Ray's client.
     """
     import ray
@@ -52,7 +52,7 @@ def connect(address: str | None, threads: int) -> bool:
     except (OSError, ValueError, RuntimeError, RayError) as error:
         ray.shutdown()
         where = f"The Ray cluster {wanted} cannot be reached" if wanted else "Ray cannot start here"
-        raise EngineUnavailable(
+        raise Unavailable(
             f"{where}: {error}",
             hint="Check engine.address, or RAY_ADDRESS; without both a cluster of its own is started.",
         ) from error

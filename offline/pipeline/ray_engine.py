@@ -24,10 +24,10 @@ from offline.pipeline.shards import AnyShard, Work
 from offline.pipeline.versions import RECORDED
 from services.platform import errors
 from services.platform.errors import (
-    EngineUnavailable,
     IncompatibleArtifacts,
     RetriktError,
     StorageFull,
+    Unavailable,
 )
 
 _NUMBER, _RESULT, _ERROR = "number", "result", "error"
@@ -50,7 +50,7 @@ class RayEngine:
         """See `offline.pipeline.shards.Engine`.
 
         Raises:
-            EngineUnavailable: the cluster cannot be reached, or its actors cannot be kept alive.
+            Unavailable: the cluster cannot be reached, or its actors cannot be kept alive.
             IncompatibleArtifacts: a machine of the cluster has other versions of this code or its libraries.
             InvalidConfig: no machine of the cluster has room for an actor, or the address is of Ray's client.
             RetriktError: what the work raises, as it would here; RuntimeError for what nobody has foreseen.
@@ -97,7 +97,7 @@ class RayEngine:
                 yield shards[row[_NUMBER]], _table(row[_RESULT])
         except RayError as error:
             lines = str(error).strip().splitlines()
-            raise EngineUnavailable(
+            raise Unavailable(
                 f"Ray gave up: {lines[-1] if lines else type(error).__name__}",
                 hint="Every machine of the cluster needs this RetriKT and room for the models. Finished shards "
                 "are kept: the same command goes on from them.",
@@ -167,7 +167,7 @@ class _Actor:
 
         attempts = ray.get(self._attempts.another.remote(number))
         if attempts > _TRIES:
-            raise EngineUnavailable(
+            raise Unavailable(
                 f"The shard {self._shards[number].name} has ended the process of {_TRIES} actors.",
                 hint="They may have been short of memory: take smaller shards, or give each actor more of the machine.",
             )

@@ -22,7 +22,6 @@
     ├── CorruptArtifact         a file whose content is not what its manifest says
     ├── Unavailable             a part that should answer does not
     │   ├── StoreUnavailable
-    │   ├── EngineUnavailable   the cluster that offline work runs on
     │   ├── TimedOut            it took longer than it may
     │   └── NotReady
     ├── Overloaded              more work than the queue takes
@@ -165,10 +164,6 @@ class Unavailable(RetriktError):
 
 class StoreUnavailable(Unavailable):
     code = "store_unavailable"
-
-
-class EngineUnavailable(Unavailable):
-    code = "engine_unavailable"
 
 
 class TimedOut(Unavailable):

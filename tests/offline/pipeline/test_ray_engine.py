@@ -17,10 +17,10 @@ from offline.pipeline.ray_engine import RayEngine
 from offline.pipeline.shards import IN_PROCESS, run_shards
 from services.platform.errors import (
     CorruptArtifact,
-    EngineUnavailable,
     IncompatibleArtifacts,
     InvalidConfig,
     StorageFull,
+    Unavailable,
 )
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_there_is_a_full_disk_here(toy: Any, tmp_path: Path) -> None
 @pytest.mark.usefixtures("cluster")
 def test_a_shard_that_always_kills_its_worker_ends_the_run(toy: Any, tmp_path: Path) -> None:
     work = toy.Squares(tmp_path / "no directory" / "marker", killed_at=2)
-    with pytest.raises(EngineUnavailable, match="number-2 has ended the process of 3 actors"):
+    with pytest.raises(Unavailable, match="number-2 has ended the process of 3 actors"):
         run_shards(ENGINE, work, shards_of(toy, 3), None, lambda _: None)
 
 
@@ -148,7 +148,7 @@ def test_a_cluster_that_is_not_there_is_told_in_seconds(toy: Any, tmp_path: Path
         ray.shutdown()
     engine = RayEngine(address="127.0.0.1:1")
     started = time.monotonic()
-    with pytest.raises(EngineUnavailable, match=r"127\.0\.0\.1:1"):
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:1"):
         run_shards(engine, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)
     assert time.monotonic() - started < 60, "Ray by itself tries for minutes"
 
