@@ -1,5 +1,6 @@
 """Shards: kept as they are finished, found by the next run, in order whatever the engine's."""
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +10,8 @@ import pytest
 
 from offline.pipeline.shards import InProcess, keep_shard, kept_shard, run_shards
 
-
-@dataclass(frozen=True)
-class Number:
-    number: int
-
-    @property
-    def name(self) -> str:
-        return f"number-{self.number}"
+sys.path.insert(0, str(Path(__file__).parent))
+from toy_work import Number
 
 
 @dataclass

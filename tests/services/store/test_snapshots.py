@@ -1,22 +1,19 @@
 """Snapshots: what is restored on an empty machine serves again, and what is damaged restores nothing."""
 
 import errno
-import hashlib
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
+from forged_snapshots import FORGERIES, Forgery, repack
 from knowledge_samples import FINGERPRINT, unit_vectors, write_sample
 from qdrant_client import QdrantClient
 from served_task import settings, write_task
@@ -201,123 +198,9 @@ def test_a_damaged_snapshot_is_refused_and_leaves_nothing(
     served.close()
 
 
-def repack(
-    packed: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None], target: Path
-) -> None:
-    """The snapshot with other entries, as somebody with bad intentions would make it."""
-    with (
-        pa.CompressedInputStream(str(packed), "zstd") as stream,
-        tarfile.open(fileobj=stream, mode="r|") as tar,
-    ):
-        entries = [
-            (member, content.read() if (content := tar.extractfile(member)) else b"")
-            for member in tar
-        ]
-    change(entries)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        pa.CompressedOutputStream(str(target), "zstd") as stream,
-        tarfile.open(fileobj=stream, mode="w|") as tar,
-    ):
-        for member, content in entries:
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-
-
-def renamed_in_index(entries: list[tuple[tarfile.TarInfo, bytes]], name: str) -> None:
-    index = json.loads(entries[0][1])
-    old = entries[1][0].name
-    index["files"][name] = index["files"].pop(old)
-    entries[0] = (entries[0][0], json.dumps(index).encode())
-    entries[1][0].name = name
-
-
-def escape(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    renamed_in_index(entries, "version/../../../escaped")
-
-
-def absolute(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    renamed_in_index(entries, "/tmp/escaped-from-a-snapshot")
-
-
-def beside(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    renamed_in_index(entries, "elsewhere/file")
-
-
-def untold(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    entries.append((tarfile.TarInfo("version/untold"), b"more"))
-
-
-def twice(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    entries.append(entries[1])
-
-
-def without(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    del entries[-1]
-
-
-def another_content(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    member, content = entries[1]
-    entries[1] = (member, bytes(len(content)))
-
-
-def names_elsewhere(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    """In the engine's own list of files; what it names is there, so that it would be copied."""
-    rewritten(entries, "version/sums.json", b'{"../release/soft_labels.npy": [1, 1]}')
-
-
-def sums_of_nothing(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    rewritten(entries, "version/sums.json", b"[1]")
-
-
-def another_release_s_file(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    rewritten(entries, "release/soft_labels.npy", b"of another release")
-
-
-def rewritten(entries: list[tuple[tarfile.TarInfo, bytes]], name: str, content: bytes) -> None:
-    position = next(n for n, (member, _) in enumerate(entries) if member.name == name)
-    entries[position] = (entries[position][0], content)
-    index = json.loads(entries[0][1])
-    index["files"][name] = {
-        "bytes": len(content),
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    entries[0] = (entries[0][0], json.dumps(index).encode())
-
-
-def symbolic_link(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    member = tarfile.TarInfo(entries[1][0].name)
-    member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
-    entries[1] = (member, b"")
-
-
-def hard_link(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    member = tarfile.TarInfo(entries[1][0].name)
-    member.type, member.linkname = tarfile.LNKTYPE, "../../escaped"
-    entries[1] = (member, b"")
-
-
-def index_later(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    entries.append(entries.pop(0))
-
-
-def another_release(entries: list[tuple[tarfile.TarInfo, bytes]]) -> None:
-    index = json.loads(entries[0][1])
-    index["release"] = "r-000000000000"
-    entries[0] = (entries[0][0], json.dumps(index).encode())
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        escape, absolute, beside, untold, twice, without, another_content, symbolic_link, hard_link,
-        index_later, another_release, names_elsewhere, sums_of_nothing,
-        another_release_s_file,
-    ],
-    ids=lambda change: change.__name__,
-)  # fmt: skip
+@pytest.mark.parametrize("change", FORGERIES, ids=lambda change: change.__name__)
 def test_a_forged_snapshot_writes_nothing_outside_and_restores_nothing(
-    packed: Path, tmp_path: Path, change: Callable[[list[tuple[tarfile.TarInfo, bytes]]], None]
+    packed: Path, tmp_path: Path, change: Forgery
 ) -> None:
     machine = tmp_path / "machine"
     repack(packed, change, machine / "snapshots" / packed.name)
