@@ -2,18 +2,24 @@
 
 import ctypes
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 
 
-def freeze_what_stays() -> None:
-    """Have the garbage collector leave alone what is there now: modules, routes, settings.
+@contextmanager
+def frozen_start() -> Iterator[None]:
+    """Have the garbage collector leave alone what is there at the start: modules, routes, settings.
 
-    It is most of what a service has, and stays as long as the process: each full collection would look
+    It is most of what a service has, and stays as long as it serves: each full collection would look
     at all of it, 50 ms of one core with every thread held up.
     """
     gc.collect()
     gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def give_back_what_went() -> None:
@@ -31,7 +37,9 @@ def give_back_what_went() -> None:
 @cache
 def _trim() -> Callable[[int], int] | None:
     try:
-        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+        found = ctypes.CDLL(None).malloc_trim
     except (OSError, AttributeError):  # Another C library than glibc.
         return None
-    return found
+    found.argtypes = [ctypes.c_size_t]
+    trim: Callable[[int], int] = found
+    return trim

@@ -14,7 +14,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from services.platform.errors import AddressInUse, InvalidConfig, NotReady
-from services.platform.memory import freeze_what_stays
+from services.platform.memory import frozen_start
 from services.platform.settings import ServiceSettings
 
 log = structlog.get_logger(__name__)
@@ -126,8 +126,7 @@ def run_application(
         proxy_headers=False,
     )
     server = uvicorn.Server(config) if on_started is None else _TellingServer(config, on_started)
-    freeze_what_stays()
-    with _quiet_signals():
+    with frozen_start(), _quiet_signals():
         try:
             server.run(sockets=[listener])
         except SystemExit as error:

@@ -198,7 +198,8 @@ class MicroBatcher(Generic[J, R]):
                 raise NotReady("The service has stopped.")
         if errors:
             raise errors[0]
-        return results[0]
+        # Taken out: the worker holds `run`, and with it what is left here, until the next job comes.
+        return results.pop()
 
     def close(self) -> None:
         """Answer what waits, then stop the worker. Safe to call twice."""

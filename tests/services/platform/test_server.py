@@ -19,6 +19,7 @@ from services.platform.settings import ServiceSettings, load_settings
 
 PROGRAM = """
 import asyncio
+import gc
 from fastapi import FastAPI
 from services.platform.logs import configure_logs
 from services.platform.server import serve
@@ -33,6 +34,9 @@ def create():
     @app.get("/")
     async def root() -> str:
         return "here"
+    @app.get("/frozen")
+    async def frozen() -> int:
+        return gc.get_freeze_count()
     return app
 serve(create, ServiceSettings(host="127.0.0.1", port=0), on_bound=lambda url: print(url, flush=True))
 """
@@ -68,6 +72,11 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_status_0() -> None:
     events = [json.loads(line) for line in logged.splitlines()]
     assert [event["event"] for event in events] == ["listening", "served"]
     assert {event["service"] for event in events} == {"toy"}
+
+
+def test_what_is_there_at_the_start_is_left_alone_by_the_garbage_collector() -> None:
+    with toy_server() as (_, url):
+        assert httpx.get(f"{url}/frozen", timeout=20).json() > 10_000
 
 
 def test_a_busy_port_is_told_before_anything_is_loaded() -> None:

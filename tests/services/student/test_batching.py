@@ -1,8 +1,10 @@
 """Requests that wait become one batch; none is lost, mixed up or kept waiting for nobody."""
 
 import asyncio
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -231,6 +233,22 @@ def test_closing_answers_what_waits_and_takes_nothing_more() -> None:
         work.gate.set()
         assert await asyncio.gather(first, *others) == [0, 0, 2, 4, 6, 8, 10]
         await closing
+
+    run(test)
+
+
+def test_what_an_action_gave_is_nobody_s_but_the_caller_s() -> None:
+    """It is the predictor that served before, and its memory, which an idle worker must not hold."""
+
+    class Served:
+        pass
+
+    async def test(batcher: MicroBatcher[int, int], _work: Work) -> None:
+        before = [Served()]
+        seen = weakref.ref(before[0])
+        assert isinstance(batcher.between_batches(before.pop), Served)
+        gc.collect()
+        assert seen() is None
 
     run(test)
 
