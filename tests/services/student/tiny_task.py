@@ -100,7 +100,9 @@ class Service:
         return str(self.http.get("/readyz").json()["release"])
 
     def events(self) -> str:
-        return self.log.read_text()
+        """The whole lines of the log so far: the last one may be half written yet."""
+        text = self.log.read_text()
+        return text[: text.rfind("\n") + 1]
 
     def answered(self, route: str = "/predict") -> dict[int, int]:
         """How many requests each worker has answered, by its log."""
@@ -193,7 +195,10 @@ def end_of(**settings: object) -> tuple[int, str]:
 def constant_load(
     service: Service, threads: int = 4
 ) -> Iterator[list[tuple[str, httpx.Response | Exception]]]:
-    """Requests from several threads until the end of the block; what came of each."""
+    """Requests from several threads until the end of the block; what came of each.
+
+    Now and then a thread opens a new connection: of a burst of them one of several workers may take all.
+    """
     stop = threading.Event()
     seen: list[tuple[str, httpx.Response | Exception]] = []
 
@@ -204,8 +209,10 @@ def constant_load(
             while not stop.is_set():
                 text = TEXTS[number % len(TEXTS)]
                 number += 1
+                headers = {} if number % 50 else {"connection": "close"}
                 try:
-                    seen.append((text, http.post("/predict", json={"inputs": text})))
+                    answer = http.post("/predict", json={"inputs": text}, headers=headers)
+                    seen.append((text, answer))
                 except httpx.TransportError as error:
                     seen.append((text, error))
 
