@@ -16,7 +16,13 @@ from onnx import numpy_helper
 
 from servers.clusters import around
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import BUNDLE, KNOWLEDGE, SOFT_LABELS, write_release_manifest
+from services.releases.manifest import (
+    BUNDLE,
+    KNOWLEDGE,
+    LEXICAL,
+    SOFT_LABELS,
+    write_release_manifest,
+)
 from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import (
     Knowledge,
@@ -71,6 +77,8 @@ def add_sized(release: Path, task_dir: Path, items: int, max_tokens: int | None 
     knowledge = _sized(read_knowledge(release / KNOWLEDGE), items, bundle.encoder_fingerprint)
     write_knowledge(staged / KNOWLEDGE, knowledge)
     np.save(staged / SOFT_LABELS, knowledge.soft_labels.astype(np.float16))
+    if (release / LEXICAL).exists():
+        shutil.copy(release / LEXICAL, staged / LEXICAL)
     version = version_manifest(staged / KNOWLEDGE)
     backend = EdgeBackend(task_dir / "store")
     backend.build(version, iterate_points(staged / KNOWLEDGE))

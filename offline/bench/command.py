@@ -43,7 +43,10 @@ def accuracy(
     seeds: Annotated[list[int] | None, typer.Option(min=0, help="For example: 0 1 2")] = None,
     systems: Annotated[list[str] | None, typer.Option(help="These alone; else all.")] = None,
     ablations: Annotated[
-        list[str] | None, typer.Option(help="Of ours: no-ppo, no-retrieval-loss, no-gate.")
+        list[str] | None,
+        typer.Option(
+            help="Of ours: no-ppo, no-retrieval-loss, no-gate, no-lexical, no-neighbours."
+        ),
     ] = None,
     without: Annotated[
         list[str] | None,

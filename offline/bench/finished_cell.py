@@ -20,10 +20,11 @@ from offline.store.publish import open_predictor
 from offline.store.version_size import version_bytes
 from offline.student.baselines import Baseline, load_baselines
 from offline.student.items import TrainingItems, knowledge_items
+from offline.student.mixing_fit import NO_STORE
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.labeller import Labeller, load_labeller
 from services.platform.errors import NotReady
-from services.releases.manifest import BUNDLE, SOFT_LABELS
+from services.releases.manifest import BUNDLE, LEXICAL, SOFT_LABELS
 from services.store.knowledge_file import read_knowledge
 from services.student.predictor import Predictor
 
@@ -108,14 +109,32 @@ class FinishedCell:
     def predictor(self) -> Predictor:
         return self._open.enter_context(open_predictor(self.candidate))
 
-    def predictor_with(self, *, k: int | None = None, gate: bool = True) -> Predictor:
-        """The same release asking for k neighbours, or with one share for all texts: its mean over validation.
+    def predictor_with(
+        self,
+        *,
+        k: int | None = None,
+        gate: bool = True,
+        lexical: bool = True,
+        neighbours: bool = True,
+    ) -> Predictor:
+        """The same release, asked in another way.
 
-        A gate that reads nothing is the same for all texts already.
+        Args:
+            k: neighbours; None for as many as it asks for.
+            gate: False for one share of the store for all texts: its mean over validation. A gate that reads
+                nothing is the same for all texts already.
+            lexical: False to leave its lexical index out.
+            neighbours: False to give the neighbours no share.
         """
         mixing = self.predictor.bundle.mixing
         if k is not None:
             mixing = replace(mixing, k=k)
+        if not lexical:
+            mixing = replace(mixing, lexical_share=0.0)
+        if not neighbours:
+            mixing = replace(
+                mixing, gate_weights=(0.0,) * len(mixing.gate_weights), gate_bias=NO_STORE
+            )
         if not gate and any(mixing.gate_weights):
             mixing = replace(
                 mixing,
@@ -135,9 +154,10 @@ class FinishedCell:
 
     @cached_property
     def store_bytes(self) -> int:
-        """Of the store version as the store keeps it, and of the soft labels."""
-        stored = version_bytes(self.candidate, StoreConfig())
-        return stored + (self.candidate / SOFT_LABELS).stat().st_size
+        """Of the store version as the store keeps it, of the soft labels and of the lexical index."""
+        files = (self.candidate / name for name in (SOFT_LABELS, LEXICAL))
+        beside = sum(file.stat().st_size for file in files if file.exists())
+        return version_bytes(self.candidate, StoreConfig()) + beside
 
     @cached_property
     def static_embeddings(self) -> "StaticEmbeddings":

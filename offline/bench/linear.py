@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from offline.bench.soft_regression import fit_soft_head
 from offline.student.items import TrainingItems
+from offline.student.soft_regression import fit_soft_head
 from offline.student.tfidf import TfidfConfig, ngram_features
 from offline.tasks.normal_form import letters_and_digits
 from offline.tasks.prepared import Examples

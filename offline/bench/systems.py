@@ -10,7 +10,7 @@ retrieval_train_only         ours by its head alone: retrieval in training, none
 knn                          ours with the store's share of every answer at 1
 tfidf, tfidf_on_knowledge    n-grams and logistic regression on labelled rows; on knowledge items
 static, static_on_knowledge  model2vec from the teacher's encoder, the same two
-retrikt                      the release as it serves
+retrikt                      the release as it serves; the weights of its lexical index count among the store's bytes
 """
 
 from collections.abc import Callable
@@ -173,7 +173,12 @@ def ours_in(variant: Variant) -> System:
     """Our system in an ablation."""
 
     def opened(cell: FinishedCell) -> Answering:
-        predictor = cell.predictor_with(k=variant.k, gate=variant.gate)
+        predictor = cell.predictor_with(
+            k=variant.k,
+            gate=variant.gate,
+            lexical=variant.lexical,
+            neighbours=variant.neighbours,
+        )
         return Released(predictor, size_of(cell.bundle), cell.store_bytes)
 
     stages = ("prepare", "index") if variant.store_items is None else ("prepare", SMALLER_STORE)

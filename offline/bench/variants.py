@@ -1,7 +1,7 @@
 """Ablations: our system with one thing left out or changed.
 
 Some are overrides of the run's configuration, and stages run anew for them. The others ask the same release
-in another way: with another k, without a gate, or with fewer items in its store.
+in another way: with another k, without a gate, its lexical index or its neighbours, or with fewer items in its store.
 """
 
 import re
@@ -22,7 +22,6 @@ _OVERRIDES = {
     ),
     **{f"without_{origin}": (f"knowledge.{origin}=false",) for origin in ORIGINS},
 }
-_NO_GATE = "no_gate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +34,8 @@ class Variant:
         store_items: items that the store holds, drawn at random; None for all of them.
         k: neighbours that are asked for; None for as many as the bundle says.
         gate: whether the store's share may depend on the text.
+        lexical: whether the lexical index has a share.
+        neighbours: whether the neighbours have.
     """
 
     name: str = ""
@@ -42,6 +43,8 @@ class Variant:
     store_items: int | None = None
     k: int | None = None
     gate: bool = True
+    lexical: bool = True
+    neighbours: bool = True
 
     @property
     def system(self) -> str:
@@ -51,26 +54,33 @@ class Variant:
 
 BASE = Variant()
 
+_ASKED = {
+    "no_gate": Variant("no_gate", gate=False),
+    "no_lexical": Variant("no_lexical", lexical=False),
+    "no_neighbours": Variant("no_neighbours", neighbours=False),
+}
+
 
 def variant_of(name: str) -> Variant:
     """The ablation of that name.
 
-    `no_ppo`, `no_retrieval_loss`, `no_gate`, `without_ORIGIN`, `k=NUMBER` or `store=ITEMS`.
+    `no_ppo`, `no_retrieval_loss`, `no_gate`, `no_lexical`, `no_neighbours`, `without_ORIGIN`, `k=NUMBER` or
+    `store=ITEMS`.
 
     Raises:
         InvalidConfig: there is none of that name.
     """
     if name in _OVERRIDES:
         return Variant(name, _OVERRIDES[name])
-    if name == _NO_GATE:
-        return Variant(name, gate=False)
+    if name in _ASKED:
+        return _ASKED[name]
     if found := re.fullmatch(r"k=([1-9]\d*)", name):
         return Variant(name, k=int(found[1]))
     if found := re.fullmatch(r"store=([1-9]\d*)", name):
         return Variant(name, store_items=int(found[1]))
     raise InvalidConfig(
         f"There is no ablation {name!r}.",
-        hint=f"Expected {', '.join(_OVERRIDES)}, {_NO_GATE}, k=NUMBER or store=ITEMS.",
+        hint=f"Expected {', '.join((*_OVERRIDES, *_ASKED))}, k=NUMBER or store=ITEMS.",
     )
 
 

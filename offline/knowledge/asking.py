@@ -15,7 +15,8 @@ from services.store.knowledge_file import Knowledge
 from services.student.bundle import BundleManifest
 from services.student.encoder import OnnxEncoder
 from services.student.label_balance import label_weights
-from services.student.mixing import mix
+from services.student.lexical import LexicalIndex
+from services.student.mixing import blend, mix
 
 Mask = NDArray[np.bool_]
 
@@ -43,11 +44,19 @@ class AskedKnowledge:
         known: how many labels, the first ones, the student knows.
     """
 
-    def __init__(self, encoder: OnnxEncoder, bundle: BundleManifest, knowledge: Knowledge) -> None:
+    def __init__(
+        self,
+        encoder: OnnxEncoder,
+        bundle: BundleManifest,
+        knowledge: Knowledge,
+        lexical: LexicalIndex | None = None,
+    ) -> None:
+        """Ask that student about that knowledge, with its lexical index where the release has one."""
         self.knowledge = knowledge
         self.known = len(bundle.labels)
         self._encoder = encoder
         self._mixing = bundle.mixing
+        self._lexical = lexical
         # The server's are float16.
         soft = knowledge.soft_labels.astype(np.float16)
         self._items = soft.sum(axis=0, dtype=np.float64)
@@ -58,6 +67,8 @@ class AskedKnowledge:
     ) -> Scores:
         """Ask about n texts; `excluded` (n, items) says which items are not to be found."""
         logits, queries = self._encoder.encode(texts, pairs)
+        if self._lexical is not None:
+            logits = blend(logits, self._lexical.ask(texts, pairs), self._mixing.lexical_share)
         similarities, labels = nearest_items(
             queries, self.knowledge.vectors, self._soft, self._mixing.k, excluded
         )

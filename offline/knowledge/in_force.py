@@ -14,6 +14,7 @@ from offline.knowledge.balances import fit_balances
 from offline.knowledge.editable import EditableKnowledge, Relabeller
 from offline.knowledge.journal import Edit, Journal, item_keys, loose_forms
 from offline.knowledge.sources import Sources, sources_of
+from offline.store.index import write_lexical
 from offline.tasks.prepared import Examples
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, NotFound
 from services.releases.directory import ReleaseDirectory
@@ -158,6 +159,7 @@ def write_edited(
     shutil.copytree(source / BUNDLE, directory / BUNDLE)
     write_knowledge(directory / KNOWLEDGE, finished)
     np.save(directory / SOFT_LABELS, finished.soft_labels.astype(np.float16))
+    lexical = write_lexical(directory, finished, bundle.manifest)
     held_out = sources.held_out(bundle.manifest.labels, editable.keys, pair=finished.metadata.pair)
     return write_release_manifest(
         directory,
@@ -168,7 +170,9 @@ def write_edited(
         items=len(finished),
         metrics={},
         edits=edits,
-        balances=fit_balances(AskedKnowledge(encoder, bundle.manifest, finished), held_out),
+        balances=fit_balances(
+            AskedKnowledge(encoder, bundle.manifest, finished, lexical), held_out
+        ),
     )
 
 

@@ -17,6 +17,7 @@ from services.releases.manifest import BUNDLE, KNOWLEDGE, read_release_manifest
 from services.store.knowledge_file import read_knowledge
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
+from services.student.predictor import open_lexical
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,10 @@ def measure(release: Path, held_out: Examples) -> Measured:
     bundle = load_bundle(release / BUNDLE)
     balances = read_release_manifest(release).balances
     asked = AskedKnowledge(
-        OnnxEncoder.of_bundle(bundle), bundle.manifest, read_knowledge(release / KNOWLEDGE)
+        OnnxEncoder.of_bundle(bundle),
+        bundle.manifest,
+        read_knowledge(release / KNOWLEDGE),
+        open_lexical(release, bundle.manifest),
     )
     answers = np.empty(0, np.int64)
     if len(held_out):

@@ -21,7 +21,7 @@ from offline.store.publish import open_backend
 from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact, SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE
+from services.releases.manifest import KNOWLEDGE, LEXICAL
 from services.store.archive import RELEASE
 from services.store.backends.base import StoreBackend, VersionManifest
 from services.store.snapshots import SUFFIX, SnapshotDirectory
@@ -102,6 +102,7 @@ def _delete_knowledge_of_unreadable(releases: ReleaseDirectory, keys: set[str]) 
         known |= {live.release} if live else set()
         for path in sorted(releases.root.glob("r-*")):
             if path.name not in known and _release_holds(path, keys):
+                (path / LEXICAL).unlink(missing_ok=True)
                 (path / KNOWLEDGE).unlink(missing_ok=True)
                 sync(path)
                 deleted.append(path.name)
@@ -218,6 +219,8 @@ def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:
         except CorruptArtifact:
             holds = True
         if holds:
+            # What is found again after a kill goes last.
+            deleted += [name for name in (path.with_name(LEXICAL),) if name.exists()]
             deleted.append(path)
     deleted += [path for path in sorted(task_directory.glob(_LABELLERS)) if _told(path, keys)]
     if deleted:

@@ -6,17 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
+from offline.store.lexical_fit import fit_lexical
 from services.releases.manifest import (
     BUNDLE,
     KNOWLEDGE,
+    LEXICAL,
     SOFT_LABELS,
     ReleaseManifest,
     write_release_manifest,
 )
 from services.store.backends.base import HnswParameters
-from services.store.knowledge_file import read_knowledge, version_manifest, write_knowledge
-from services.student.bundle import load_bundle
+from services.store.knowledge_file import (
+    Knowledge,
+    read_knowledge,
+    version_manifest,
+    write_knowledge,
+)
+from services.student.bundle import BundleManifest, load_bundle
 from services.student.encoder import OnnxEncoder
+from services.student.lexical import LexicalIndex
 
 ROWS_AT_ONCE = 512
 
@@ -31,7 +39,7 @@ def write_candidate(
     hnsw: HnswParameters,
     progress: Progress,
 ) -> ReleaseManifest:
-    """Write into `directory` what a release is made of: bundle, knowledge with vectors, soft labels.
+    """Write into `directory` what a release is made of: bundle, knowledge with vectors, soft labels, lexical index.
 
     The vectors are made by the very ONNX file that will serve.
 
@@ -59,6 +67,7 @@ def write_candidate(
     with_vectors = knowledge.with_vectors(vectors, bundle.manifest.encoder_fingerprint, hnsw)
     write_knowledge(directory / KNOWLEDGE, with_vectors)
     np.save(directory / SOFT_LABELS, knowledge.soft_labels.astype(np.float16))
+    write_lexical(directory, with_vectors, bundle.manifest)
     return write_release_manifest(
         directory,
         task=knowledge.metadata.task,
@@ -68,3 +77,26 @@ def write_candidate(
         items=len(texts),
         metrics={},
     )
+
+
+def write_lexical(
+    directory: Path, knowledge: Knowledge, bundle: BundleManifest
+) -> LexicalIndex | None:
+    """Write the lexical index of a release, where its student wants one.
+
+    Args:
+        directory: of the release.
+        knowledge: its items.
+        bundle: its student.
+    """
+    if not bundle.mixing.lexical_share:
+        return None
+    weights = fit_lexical(
+        knowledge.table["text"].to_pylist(),
+        knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None,
+        knowledge.soft_labels,
+        known=len(bundle.labels),
+        most_words=bundle.max_tokens,
+    )
+    weights.save(directory / LEXICAL)
+    return LexicalIndex(weights)

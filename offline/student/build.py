@@ -1,13 +1,14 @@
 """From items to a bundle: vocabulary, training, export, mixing, model card."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.store.lexical_fit import fit_lexical
 from offline.student.card import write_model_card
 from offline.student.config import StudentConfig
 from offline.student.distance_fit import fit_distance_threshold
@@ -16,7 +17,6 @@ from offline.student.items import TrainingItems, one_hot
 from offline.student.mixing_fit import (
     FittedMixing,
     FittingRows,
-    MixingConfig,
     fit_mixing,
     nearest_items,
     unfitted_mixing,
@@ -31,6 +31,8 @@ from offline.teacher.labeller import Labeller
 from services.platform.errors import InvalidConfig
 from services.student.bundle import MODEL, TOKENIZER, BundleManifest, write_bundle_manifest
 from services.student.encoder import OnnxEncoder
+from services.student.lexical import LexicalIndex
+from services.student.mixing import blend
 
 EMBEDDING_SEED = 0
 
@@ -183,9 +185,11 @@ def build_bundle(
     encoder = OnnxEncoder(
         directory / MODEL, directory / TOKENIZER, max_tokens=sizes.max_tokens, pair=task.pair
     )
-    mixing = _fit(encoder, store, honest, config.mixing, seed)
+    mixing = _fit(encoder, store, honest, config, seed)
     threshold = None
     if store is not None:
+        share = config.mixing.lexical_share
+        mixing = replace(mixing, parameters=replace(mixing.parameters, lexical_share=share))
         rows = None if honest is None else honest.rows
         threshold = fit_distance_threshold(encoder, store, rows, mixing.parameters.k)
     manifest = write_bundle_manifest(
@@ -211,9 +215,10 @@ def _fit(
     encoder: OnnxEncoder,
     store: TrainingItems | None,
     honest: HonestRows | None,
-    config: MixingConfig,
+    student: StudentConfig,
     seed: int,
 ) -> FittedMixing:
+    config = student.mixing
     if honest is None:
         return unfitted_mixing(config, store=store is not None)
     logits, queries = encoder.encode(honest.rows.texts, honest.rows.pairs)
@@ -227,6 +232,19 @@ def _fit(
         similarities, neighbour_labels = nearest_items(
             queries, vectors, store.soft_labels, most, honest.rows.copies_of(store)
         )
+        if config.lexical_share:
+            # The release's own is fitted when its knowledge is indexed, on the same items.
+            lexical = LexicalIndex(
+                fit_lexical(
+                    store.texts,
+                    store.pairs,
+                    store.soft_labels,
+                    known=store.soft_labels.shape[1],
+                    most_words=student.shape.max_tokens,
+                )
+            )
+            said = lexical.ask(honest.rows.texts, honest.rows.pairs)
+            logits = blend(logits, said, config.lexical_share)
     rows = FittingRows(logits, honest.targets, similarities, neighbour_labels)
     return fit_mixing(rows, config, seed=seed, store=store is not None)
 

@@ -50,6 +50,7 @@ class MixingConfig(Section):
         unfitted_k: neighbours, where the task's validation split has less than two rows a label.
         unfitted_similarity_temperature: of the neighbours' similarities, there.
         unfitted_share: the store's share of an answer, there.
+        lexical_share: of the lexical index in the scores of a student with a store, whatever the rows; 0 for none.
     """
 
     k: tuple[Annotated[int, Field(ge=1, le=256)], ...] = Field(default=(8, 16, 32), min_length=1)
@@ -58,6 +59,7 @@ class MixingConfig(Section):
     unfitted_k: Annotated[int, Field(ge=1, le=256)] = 16
     unfitted_similarity_temperature: Annotated[float, Field(gt=0)] = 0.03
     unfitted_share: Annotated[float, Field(gt=0, lt=1)] = 0.35
+    lexical_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class FittingRows:
     """Rows to fit on.
 
     Attributes:
-        logits: (n, H) of the exported student.
+        logits: (n, H) of the exported student, blended with the lexical index's.
         targets: (n, H) one-hot gold labels.
         similarities: (n, k) cosines to the nearest items, best first, -inf where there are fewer; k
             the largest candidate.

@@ -1,7 +1,7 @@
 """A task's releases on disk, and the live pointer that says which one serves.
 
     <root>/live.json            {"release", "previous", "activated_at"}, replaced by rename
-    <root>/<release>/           manifest.json, bundle/, knowledge.parquet, soft_labels.npy
+    <root>/<release>/           manifest.json, bundle/, knowledge.parquet, soft_labels.npy, lexical.safetensors
     <root>/.adding-…, .live-…   what a writer has not finished; removed by the next one
     <root>/.lock                held by the one writer at a time
 
@@ -29,6 +29,7 @@ from services.platform.errors import (
 )
 from services.releases.manifest import (
     KNOWLEDGE,
+    LEXICAL,
     MANIFEST,
     ReleaseManifest,
     check_release,
@@ -232,6 +233,8 @@ class ReleaseDirectory:
                 manifest = manifest.model_copy(update={"purged_at": _now()})
                 # Marked first: killed in between, it is known as purged and purged again.
                 self.write_manifest(manifest)
+            # The index has the texts' n-grams; nobody needs either any more.
+            (path / LEXICAL).unlink(missing_ok=True)
             (path / KNOWLEDGE).unlink(missing_ok=True)
             sync(path)
         log.info("release_purged", release=release)

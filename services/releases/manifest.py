@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"
 BUNDLE = "bundle"
 KNOWLEDGE = "knowledge.parquet"
 SOFT_LABELS = "soft_labels.npy"
+LEXICAL = "lexical.safetensors"
 
 
 class ReleaseManifest(BaseModel):
@@ -33,6 +34,7 @@ class ReleaseManifest(BaseModel):
         items: knowledge items, rows of the soft-label matrix.
         knowledge_sha256: of `knowledge.parquet`.
         soft_labels_sha256: of `soft_labels.npy`.
+        lexical_sha256: of `lexical.safetensors`; null for a release without a lexical index.
         bundle_sha256: of the bundle's files, see `hash_directory`.
         metrics: free figures, shown with it.
         gate: why it should not be activated; empty for a release that passed.
@@ -56,6 +58,7 @@ class ReleaseManifest(BaseModel):
     items: Annotated[int, Field(ge=0)]
     knowledge_sha256: Sha256
     soft_labels_sha256: Sha256
+    lexical_sha256: Sha256 | None = None
     bundle_sha256: Sha256
     metrics: dict[str, Any] = {}
     gate: tuple[str, ...] = ()
@@ -78,6 +81,7 @@ def release_id(
     knowledge_sha256: str,
     soft_labels_sha256: str,
     bundle_sha256: str,
+    lexical_sha256: str | None = None,
     balances: Sequence[float] = (),
 ) -> str:
     """`r-` and 12 digits of the content hash: the same parts are the same release."""
@@ -89,6 +93,7 @@ def release_id(
         soft_labels_sha256,
         bundle_sha256,
         *([list(balances)] if balances else []),
+        *([lexical_sha256] if lexical_sha256 else []),
     ]
     digest = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
     return f"r-{digest[:12]}"
@@ -117,9 +122,15 @@ def write_release_manifest(
         "soft_labels_sha256": hash_file(directory / SOFT_LABELS),
         "bundle_sha256": hash_directory(directory / BUNDLE),
     }
+    lexical = _hash_of_lexical(directory)
     manifest = ReleaseManifest(
         release=release_id(
-            task=task, labels=labels, store_version=store_version, balances=balances, **hashes
+            task=task,
+            labels=labels,
+            store_version=store_version,
+            lexical_sha256=lexical,
+            balances=balances,
+            **hashes,
         ),
         task=task,
         labels=tuple(labels),
@@ -130,6 +141,7 @@ def write_release_manifest(
         gate=tuple(gate),
         balances=tuple(balances),
         edits=tuple(edits),
+        lexical_sha256=lexical,
         **hashes,
     )
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
@@ -163,6 +175,7 @@ def check_release(directory: Path) -> ReleaseManifest:
             KNOWLEDGE: (hash_file(directory / KNOWLEDGE), manifest.knowledge_sha256),
             SOFT_LABELS: (hash_file(directory / SOFT_LABELS), manifest.soft_labels_sha256),
             BUNDLE: (hash_directory(directory / BUNDLE), manifest.bundle_sha256),
+            LEXICAL: (_hash_of_lexical(directory), manifest.lexical_sha256),
         }
     except OSError as error:
         raise CorruptArtifact(f"The release in {directory} is not whole: {error}.") from error
@@ -174,6 +187,7 @@ def check_release(directory: Path) -> ReleaseManifest:
         knowledge_sha256=manifest.knowledge_sha256,
         soft_labels_sha256=manifest.soft_labels_sha256,
         bundle_sha256=manifest.bundle_sha256,
+        lexical_sha256=manifest.lexical_sha256,
         balances=manifest.balances,
     )
     if manifest.release != expected:
@@ -206,6 +220,11 @@ def refuse_given_up(manifest: ReleaseManifest) -> None:
             f"at {manifest.pruned_at}.",
             hint="Restore a snapshot of it, or rebuild it; `retrikt release list` shows what can be activated.",
         )
+
+
+def _hash_of_lexical(directory: Path) -> str | None:
+    path = directory / LEXICAL
+    return hash_file(path) if path.exists() else None
 
 
 def hash_directory(directory: Path) -> str:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, InvalidInput
 from services.student.bundle import StudentBundle
+from services.student.lexical import Words
 
 Direction = Literal["left", "right"]
 
@@ -32,10 +33,12 @@ class Tokens:
     Attributes:
         ids: token ids, special tokens included, at most the encoder's `max_tokens`.
         truncated: whether tokens were cut off.
+        words: what the release's lexical index looks up; nothing where it has none.
     """
 
     ids: list[int]
     truncated: bool
+    words: Words = ()
 
 
 class OnnxEncoder:

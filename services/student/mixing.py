@@ -7,6 +7,9 @@ al. 2020); here the share of the neighbours is not a constant but a gate that re
 The head may know fewer labels than the store (labels added after training; the head's are a prefix
 of the store's). It then says nothing about the others: what probability goes to them is the store's
 to say, and only the rest is the head's to share out.
+
+Where the release has a lexical index, its logits are blended with the head's before anything else (`blend`): a
+product of experts in fixed shares. What is called the head's below is then the two together.
 """
 
 import math
@@ -59,6 +62,7 @@ class MixingParameters:
         head_temperature: the head's logits are divided by it; calibrates the student alone too.
         gate_weights: one for each of `FEATURES`.
         gate_bias: with zero weights, the store's share is `sigmoid(gate_bias)` for every text.
+        lexical_share: of the lexical index in the logits that are mixed; 0 for a student without one.
 
     Raises:
         InvalidConfig: a value that no mixing can use.
@@ -69,6 +73,7 @@ class MixingParameters:
     head_temperature: float = 1.0
     gate_weights: tuple[float, ...] = (0.0,) * len(FEATURES)
     gate_bias: float = 0.0
+    lexical_share: float = 0.0
 
     def __post_init__(self) -> None:
         if self.k < 1:
@@ -84,6 +89,10 @@ class MixingParameters:
                 raise InvalidConfig(f"Mixing's {name} is {value}; expected a number above 0.")
         if not all(map(math.isfinite, (*self.gate_weights, self.gate_bias))):
             raise InvalidConfig("The gate's weights and bias must be finite numbers.")
+        if not 0 <= self.lexical_share < 1:
+            raise InvalidConfig(
+                f"Mixing's lexical_share is {self.lexical_share}; expected at least 0 and less than 1."
+            )
 
 
 class Mixed(NamedTuple):
@@ -97,6 +106,14 @@ class Mixed(NamedTuple):
     """(b, L), the neighbours alone"""
     weight: Array
     """(b,), the store's share of the answer"""
+
+
+def blend(logits: Array, lexical: Array, share: float) -> Array:
+    """(b, H): the head's logits and the lexical index's, in the shares `1 - share` and `share`.
+
+    Equal to the normalised weighted geometric mean of the two distributions, once a softmax is taken.
+    """
+    return (1.0 - share) * logits + share * lexical
 
 
 def head_distribution(logits: Array, parameters: MixingScalars) -> Array:

@@ -11,13 +11,20 @@ from numpy.typing import NDArray
 
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 from services.platform.spans import note, span
-from services.releases.manifest import BUNDLE, SOFT_LABELS, ReleaseManifest, check_release
+from services.releases.manifest import (
+    BUNDLE,
+    LEXICAL,
+    SOFT_LABELS,
+    ReleaseManifest,
+    check_release,
+)
 from services.store.client import StoreClient, StoredItem
 from services.student.bundle import BundleManifest, load_bundle
 from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
 from services.student.label_balance import label_weights
-from services.student.mixing import head_distribution, mix
+from services.student.lexical import LexicalIndex, LexicalWeights
+from services.student.mixing import blend, head_distribution, mix
 from services.student.out_of_distribution import neighbour_distance
 
 Floats = NDArray[np.float32]
@@ -84,6 +91,7 @@ class Predictor:
         encoder: OnnxEncoder,
         soft_labels: NDArray[np.float16],
         store: GuardedStore,
+        lexical: LexicalIndex | None = None,
     ) -> None:
         self.manifest = manifest
         self.bundle = bundle
@@ -95,6 +103,7 @@ class Predictor:
             self._label_weights = label_weights(items, len(bundle.labels), manifest.balances)
         self._encoder = encoder
         self._store = store
+        self._lexical = lexical
 
     @classmethod
     def load(
@@ -121,13 +130,15 @@ class Predictor:
         Raises:
             CorruptArtifact: a file is missing or not what the manifest says.
             IncompatibleArtifacts: the student is not the one that wrote the release's store
-                version, or its labels are not the release's first ones.
+                version, its labels are not the release's first ones, or it wants a lexical index and the
+                release has none.
             VersionNotFound: see `must_hold_version`.
         """
         manifest = check_release(release_dir)
         bundle = load_bundle(release_dir / BUNDLE)
         _check_belongs(manifest, bundle.manifest)
         soft_labels = _open_soft_labels(release_dir / SOFT_LABELS, manifest)
+        lexical = open_lexical(release_dir, bundle.manifest)
         encoder = OnnxEncoder.of_bundle(bundle, threads=threads, token_budget=token_budget)
         store = GuardedStore(
             client,
@@ -138,7 +149,7 @@ class Predictor:
             timeout=store_timeout,
         )
         store.open(must_hold_version=must_hold_version)
-        predictor = cls(manifest, bundle.manifest, encoder, soft_labels, store)
+        predictor = cls(manifest, bundle.manifest, encoder, soft_labels, store, lexical)
         warm = predictor.predict([TextInput("warm up", "warm up" if predictor.pair else None)])
         if not np.isfinite(warm.probabilities).all():
             predictor.close()
@@ -183,7 +194,14 @@ class Predictor:
         pairs = None
         if any(text.pair is not None for text in texts):
             pairs = [text.pair or "" for text in texts]
-        return self._encoder.tokenize([text.text for text in texts], pairs, direction)
+        tokens = self._encoder.tokenize([text.text for text in texts], pairs, direction)
+        if self._lexical is None:
+            return tokens
+        words = self._lexical.words
+        return [
+            Tokens(item.ids, item.truncated, words(text.text, text.pair, direction))
+            for item, text in zip(tokens, texts, strict=True)
+        ]
 
     def predict_tokens(
         self,
@@ -201,6 +219,9 @@ class Predictor:
         started = time.perf_counter()
         with span("encode"):
             logits, query = self._encoder.run(tokens)
+            if self._lexical is not None:
+                said = self._lexical.logits([item.words for item in tokens])
+                logits = blend(logits, said, self.bundle.mixing.lexical_share)
         encoded = time.perf_counter()
         parameters, threshold = self.bundle.mixing, self.bundle.distance_threshold
         with span("search"):
@@ -251,6 +272,24 @@ class Predictor:
     def close(self) -> None:
         """Stop what runs in the background; the client is not closed."""
         self._store.close()
+
+
+def open_lexical(release_dir: Path, bundle: BundleManifest) -> LexicalIndex | None:
+    """The lexical index beside a student; None for a student that wants none.
+
+    Raises:
+        IncompatibleArtifacts: it wants one, and there is none.
+        CorruptArtifact: it is not the file of an index for this student's labels.
+    """
+    if not bundle.mixing.lexical_share:
+        return None
+    path = release_dir / LEXICAL
+    if not path.exists():
+        raise IncompatibleArtifacts(
+            f"The student in {release_dir} answers with a lexical index, and there is no {LEXICAL} beside it.",
+            hint="Index the knowledge with this student and release it again.",
+        )
+    return LexicalIndex(LexicalWeights.load(path, len(bundle.labels)))
 
 
 def _check_belongs(release: ReleaseManifest, bundle: BundleManifest) -> None:

@@ -39,7 +39,7 @@ def build(directory: Path) -> Path:
     """The candidate of a release in `stages/index`, published; rows to measure on in `stages/prepare`."""
     index = directory / "stages" / "index" / "key"
     (index / "candidate").mkdir(parents=True)
-    write_release(index / "candidate")
+    write_release(index / "candidate", lexical=True)
     prepare = directory / "stages" / "prepare" / "key"
     prepare.mkdir(parents=True)
     for split, rows in (("validation", sentences(30, seed=9)), ("test", [(TEST_ROW, 1)])):

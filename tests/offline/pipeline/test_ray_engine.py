@@ -158,6 +158,8 @@ def test_an_address_of_ray_s_client_is_refused(
 ) -> None:
     with pytest.raises(InvalidConfig, match="Ray's client"):
         engine_of(EngineConfig(kind=EngineKind.RAY, address="ray://head:10001"))
+    if ray.is_initialized():
+        ray.shutdown()
     monkeypatch.setenv("RAY_ADDRESS", "ray://head:10001")
     with pytest.raises(InvalidConfig, match="Ray's client"):
         run_shards(ENGINE, toy.Squares(tmp_path), shards_of(toy), None, lambda _: None)

@@ -226,7 +226,7 @@ def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[TestClient]:
     directory: Path = tmp_path_factory.mktemp("fuzz") / "tiny"
-    task = build_task(directory, pair=request.param, distance_threshold=0.3)
+    task = build_task(directory, pair=request.param, distance_threshold=0.3, lexical=True)
     app = create_app(
         StudentSettings(task_dir=task.directory, max_request_texts=MOST, access_log=False)
     )

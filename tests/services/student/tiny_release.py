@@ -50,8 +50,9 @@ def write_bundle(
     seed: int = 0,
     pair: bool = False,
     distance_threshold: float | None = None,
+    lexical: bool = False,
 ) -> BundleManifest:
-    """A student bundle whose labels are `LABELS`."""
+    """A student bundle whose labels are `LABELS`; `lexical` for one that answers with a lexical index."""
     directory.mkdir(parents=True)
     _write_tokenizer(directory / "tokenizer.json")
     _write_model(directory / "model.onnx", seed)
@@ -64,7 +65,9 @@ def write_bundle(
         dimensions=DIMENSIONS,
         max_tokens=MAX_TOKENS,
         parameters=len(VOCABULARY) * WIDTH + WIDTH * (len(LABELS) + DIMENSIONS),
-        mixing=MixingParameters(k=4, similarity_temperature=0.1),
+        mixing=MixingParameters(
+            k=4, similarity_temperature=0.1, lexical_share=0.5 if lexical else 0.0
+        ),
         trained_with={"note": "a few words"},
         distance_threshold=distance_threshold,
     )
@@ -89,10 +92,15 @@ def write_release(
     pair: bool = False,
     items: int = 60,
     distance_threshold: float | None = None,
+    lexical: bool = False,
 ) -> ReleaseManifest:
     """A release, ready for `ReleaseDirectory.add`."""
     bundle = write_bundle(
-        directory / "bundle", seed=seed, pair=pair, distance_threshold=distance_threshold
+        directory / "bundle",
+        seed=seed,
+        pair=pair,
+        distance_threshold=distance_threshold,
+        lexical=lexical,
     )
     encoder = OnnxEncoder.of_bundle(load_bundle(directory / "bundle"))
     examples = sentences(items, seed=1)
@@ -115,6 +123,11 @@ def write_release(
     path = directory / "knowledge.parquet"
     write_knowledge(path, knowledge.with_vectors(vectors, bundle.encoder_fingerprint))
     np.save(directory / "soft_labels.npy", soft.astype(np.float16))
+    if lexical:
+        # With the serving extras alone there is nothing to fit one with.
+        from offline.store.index import write_lexical
+
+        write_lexical(directory, knowledge, bundle)
     return write_release_manifest(
         directory,
         task=TASK,

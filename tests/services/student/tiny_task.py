@@ -59,7 +59,11 @@ class TinyTask:
 
 
 def build_task(
-    directory: Path, *, pair: bool = False, distance_threshold: float | None = None
+    directory: Path,
+    *,
+    pair: bool = False,
+    distance_threshold: float | None = None,
+    lexical: bool = False,
 ) -> TinyTask:
     releases = ReleaseDirectory(directory / "releases")
     backend = EdgeBackend(directory / "store")
@@ -67,7 +71,11 @@ def build_task(
     for seed in (0, 1):
         staged = directory / f"staged-{seed}"
         tiny_release.write_release(
-            staged, seed=seed, pair=pair, distance_threshold=distance_threshold
+            staged,
+            seed=seed,
+            pair=pair,
+            distance_threshold=distance_threshold,
+            lexical=lexical,
         )
         knowledge = staged / "knowledge.parquet"
         backend.build(version_manifest(knowledge), iterate_points(knowledge))

@@ -1,4 +1,4 @@
-"""Softmax regression on soft labels, over dense or sparse features: what a linear baseline learns knowledge by."""
+"""Softmax regression on soft labels, over dense or sparse features: the linear baselines, and the lexical index."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -67,14 +67,15 @@ def _fit(
 
     def loss(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         weights = flat.reshape(start.shape)
-        logits = np.asarray(features @ weights[:-1]) + weights[-1]
+        # In the features' own precision: single is twice as quick.
+        logits = np.asarray(features @ weights[:-1].astype(features.dtype)) + weights[-1]
         logits -= logits.max(1, keepdims=True)
         exponents = np.exp(logits)
         total = exponents.sum(1, keepdims=True)
         entropy = -(soft_labels * (logits - np.log(total))).sum() / n
         difference = (exponents / total - soft_labels) / n
         gradient = np.empty_like(weights)
-        gradient[:-1] = transposed @ difference + penalty * weights[:-1]
+        gradient[:-1] = transposed @ difference.astype(features.dtype) + penalty * weights[:-1]
         gradient[-1] = difference.sum(0)
         value = float(entropy + 0.5 * penalty * np.square(weights[:-1]).sum())
         return value, gradient.ravel()

@@ -5,7 +5,7 @@ import pytest
 from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
-from offline.bench.soft_regression import fit_soft_head
+from offline.student.soft_regression import fit_soft_head
 
 ROWS, WIDTH, LABELS = 300, 12, 3
 

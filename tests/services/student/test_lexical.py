@@ -1,0 +1,219 @@
+"""A text's words are looked up as they were counted, whatever is asked beside it or was asked before."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_release
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tiny_task import TinyTask, build_task
+
+from offline.store.lexical_fit import fit_lexical
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+from services.releases.manifest import LEXICAL, check_release
+from services.store.client import EmbeddedStoreClient
+from services.student import lexical
+from services.student.bundle import load_bundle
+from services.student.encoder import OnnxEncoder
+from services.student.lexical import (
+    LexicalIndex,
+    LexicalWeights,
+    character_keys,
+    run_keys,
+    word_key,
+    words_of,
+)
+from services.student.mixing import blend, head_distribution, mix
+from services.student.predictor import Predictor, TextInput
+
+TEXTS = [text for text, _ in tiny_release.sentences(12, seed=7)]
+LABELS = len(tiny_release.LABELS)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> LexicalWeights:
+    rows = tiny_release.sentences(60, seed=1)
+    soft = np.full((60, LABELS), 0.05, np.float32)
+    soft[np.arange(60), [label for _, label in rows]] = 0.9
+    return fit_lexical([text for text, _ in rows], None, soft, known=LABELS, most_words=24)
+
+
+@pytest.fixture(scope="module")
+def worded(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
+    """A task whose releases have lexical indexes. Not to be changed."""
+    return build_task(tmp_path_factory.mktemp("worded") / "tiny", lexical=True)
+
+
+def counted(weights: LexicalWeights, text: str) -> np.ndarray:
+    """The logits by the definition: each n-gram alone, one after the other."""
+    place = {int(key): row for row, key in enumerate(weights.keys)}
+    words = words_of(text, most=weights.most_words)
+    runs = run_keys(np.array([word_key(word) for word in words], np.uint64), np.zeros(len(words)))
+    scores = weights.bias.astype(np.float64)
+    for keys in (
+        [int(key) for run, _ in runs for key in run],
+        [int(key) for word in words for key in character_keys(word)],
+    ):
+        found = [place[key] for key in keys if key in place]
+        length = np.sqrt(sum(float(weights.idf[row]) ** 2 for row in found)) or 1.0
+        for row in found:
+            scores = scores + weights.weights[row].astype(np.float64) / length
+    return scores
+
+
+def test_words_and_marks_in_lower_case_cut_on_the_side_that_is_asked_for() -> None:
+    assert words_of("Wi-Fi's DOWN!!", most=9) == ("wi", "-", "fi", "'", "s", "down", "!", "!")
+    assert words_of("one two three four", most=2) == ("one", "two")
+    assert words_of("one two three four", most=2, direction="left") == ("three", "four")
+    assert words_of("", most=2) == words_of(" \n\t", most=2) == ()
+
+
+def test_the_second_text_of_a_pair_has_words_of_its_own() -> None:
+    first, second = words_of("wifi", "wifi", most=4)
+    assert first != second
+    assert word_key(first) != word_key(second)
+    assert len(words_of("a b c", "d e f", most=2)) == 4
+
+
+def test_runs_of_words_do_not_cross_from_one_text_to_the_next() -> None:
+    keys = np.array([word_key(word) for word in ("a", "b", "a", "b", "c")], np.uint64)
+    rows = np.array([0, 0, 1, 1, 1])
+    runs = list(run_keys(keys, rows))
+    assert [of.tolist() for _, of in runs] == [[0, 0, 1, 1, 1], [0, 1, 1], [1]]
+    pairs = runs[1][0].tolist()
+    assert pairs[0] == pairs[1] != pairs[2]
+    assert len({*runs[0][0].tolist(), *pairs, *runs[2][0].tolist()}) == 3 + 2 + 1
+    # "b a" is not "a b".
+    turned = list(run_keys(keys[[1, 0]], rows[:2]))
+    assert turned[1][0][0] != pairs[0]
+
+
+def test_a_words_runs_of_characters_include_its_bounds_and_count_repetitions() -> None:
+    # <ab> : 3 to 4 characters with the bounds.
+    assert len(character_keys("ab")) == 2 + 1
+    assert Counter(character_keys("aaaaaa").tolist()).most_common(1)[0][1] == 4
+    assert len(character_keys("x" * 10_000)) == len(character_keys("x" * 64))
+
+
+def test_logits_are_those_of_the_definition(fitted: LexicalWeights) -> None:
+    texts = [*TEXTS, "printer", "printers, printers!", "???", "", "unheard of: qzxv"]
+    index = LexicalIndex(fitted)
+    expected = [counted(fitted, text) for text in texts]
+    np.testing.assert_allclose(index.ask(texts), expected, atol=1e-4)
+    np.testing.assert_allclose(index.ask([""])[0], fitted.bias)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+@given(st.lists(st.text(st.characters(), max_size=30) | st.sampled_from(TEXTS), max_size=6))
+def test_a_text_is_scored_alone_as_beside_others(fitted: LexicalWeights, texts: list[str]) -> None:
+    index = LexicalIndex(fitted)
+    together = index.ask(texts)
+    assert together.shape == (len(texts), LABELS)
+    for row, text in enumerate(texts):
+        np.testing.assert_allclose(together[row], LexicalIndex(fitted).ask([text])[0], atol=1e-5)
+
+
+def test_more_words_than_are_remembered_change_nothing(
+    fitted: LexicalWeights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = LexicalIndex(fitted).ask(TEXTS)
+    monkeypatch.setattr(lexical, "_REMEMBERED", 5)
+    small = LexicalIndex(fitted)
+    np.testing.assert_allclose(small.ask(TEXTS), expected, atol=1e-6)
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_allclose(small.ask([text])[0], expected[row], atol=1e-6)
+    assert len(small._keys) <= 48
+
+
+def test_a_file_gives_what_was_saved_and_equal_weights_equal_bytes(
+    fitted: LexicalWeights, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "a")
+    fitted.save(tmp_path / "b")
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    loaded = LexicalWeights.load(tmp_path / "a", LABELS)
+    np.testing.assert_array_equal(LexicalIndex(loaded).ask(TEXTS), LexicalIndex(fitted).ask(TEXTS))
+    assert loaded.most_words == 24
+
+
+def test_a_file_that_is_no_index_or_of_other_labels_is_refused(
+    fitted: LexicalWeights, tmp_path: Path
+) -> None:
+    fitted.save(tmp_path / "a")
+    with pytest.raises(CorruptArtifact, match="4 labels"):
+        LexicalWeights.load(tmp_path / "a", 4)
+    (tmp_path / "b").write_bytes((tmp_path / "a").read_bytes()[:-1])
+    (tmp_path / "c").write_bytes(b"")
+    for name in ("b", "c", "missing"):
+        with pytest.raises(CorruptArtifact, match="no lexical index"):
+            LexicalWeights.load(tmp_path / name, LABELS)
+
+
+def test_a_release_answers_with_its_index_whether_the_store_is_there_or_not(
+    worded: TinyTask,
+) -> None:
+    client = worded.client()
+    predictor = worded.predictor(worded.one, client)
+    found = predictor.predict([TextInput(text) for text in TEXTS])
+    directory = worded.releases.path(worded.one)
+    bundle = load_bundle(directory / "bundle")
+    logits, query = OnnxEncoder.of_bundle(bundle).encode(TEXTS)
+    index = LexicalIndex(LexicalWeights.load(directory / LEXICAL, LABELS))
+    blended = blend(logits, index.ask(TEXTS), 0.5)
+    hits = client.search(predictor.manifest.store_version, query, 4)
+    soft = np.load(directory / "soft_labels.npy")[hits.ids].astype(np.float32)
+    mixed = mix(blended, hits.scores, soft, bundle.manifest.mixing)
+    np.testing.assert_allclose(found.probabilities, mixed.probabilities, atol=1e-5)
+    assert np.abs(found.student - head_distribution(logits, bundle.manifest.mixing)).max() > 0.01
+    client.close()
+    alone = predictor.predict([TextInput(text) for text in TEXTS])
+    assert alone.degraded is not None
+    np.testing.assert_allclose(alone.probabilities, mixed.student, atol=1e-5)
+    predictor.close()
+
+
+@pytest.mark.parametrize("pair", [None, "toner jam"])
+def test_a_blend_is_the_weighted_geometric_mean(pair: str | None) -> None:
+    del pair
+    one, other = np.log([[0.7, 0.2, 0.1]]), np.log([[0.1, 0.1, 0.8]])
+    blended = np.exp(blend(one, other, 0.25))
+    expected = np.exp(one) ** 0.75 * np.exp(other) ** 0.25
+    np.testing.assert_allclose(blended / blended.sum(), expected / expected.sum())
+
+
+def test_a_release_without_the_index_that_its_student_wants_is_refused(
+    worded: TinyTask, tmp_path: Path
+) -> None:
+    task = worded.copy(tmp_path / "tiny")
+    directory = task.releases.path(task.one)
+    index = (directory / LEXICAL).read_bytes()
+    client = task.client()
+    (directory / LEXICAL).write_bytes(index[:-2] + b"\0\0")
+    with pytest.raises(CorruptArtifact, match="lexical.safetensors differ"):
+        Predictor.load(directory, client)
+    (directory / LEXICAL).unlink()
+    with pytest.raises(CorruptArtifact, match="lexical.safetensors differ"):
+        check_release(directory)
+    staged = tmp_path / "staged"
+    tiny_release.write_release(staged, lexical=True)
+    (staged / LEXICAL).unlink()
+    from test_predictor import rewrite
+
+    rewrite(staged)
+    with pytest.raises(IncompatibleArtifacts, match=r"no lexical\.safetensors beside it"):
+        Predictor.load(staged, client)
+    client.close()
+
+
+def test_pairs_are_looked_up_by_both_texts(tmp_path: Path) -> None:
+    task = build_task(tmp_path / "pairs", pair=True, lexical=True)
+    client: EmbeddedStoreClient = task.client()
+    predictor = task.predictor(task.one, client)
+    one, other = predictor.predict(
+        [TextInput("wifi slow", "toner jam"), TextInput("wifi slow", "wifi slow")]
+    ).student
+    assert np.abs(one - other).max() > 0.01
+    predictor.close()
+    client.close()
