@@ -165,6 +165,10 @@ def _body(
             scores,
             predictor.soft_labels,
             predictor.items(neighbour_ids(prediction, rows)),
+            [
+                predictor.words(tokens, int(prediction.probabilities[row].argmax()))
+                for row, tokens in zip(rows, job.tokens, strict=True)
+            ],
             predictor.bundle.mixing,
             show_texts=request.show_texts,
             faults=job.faults,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from services.platform.errors import RetriktError
 from services.platform.http import error_body
 from services.store.client import StoredItem
+from services.student.lexical_words import Word
 from services.student.mixing import MixingParameters, neighbour_weights
 from services.student.predictor import Floats, Prediction
 
@@ -73,6 +74,7 @@ def explained(
     ranked: Sequence[bytes],
     soft_labels: NDArray[np.float16],
     items: Mapping[int, StoredItem],
+    words: Sequence[Sequence[Word] | None],
     mixing: MixingParameters,
     *,
     show_texts: bool = True,
@@ -86,6 +88,7 @@ def explained(
         ranked: their scores, as `RankedJson.rows` writes them.
         soft_labels: of the release.
         items: the neighbours' texts, as far as the store gave them.
+        words: what the words of each text say for its best label; None without a lexical index.
         mixing: what the neighbours were weighed with.
         show_texts: the caller may see the neighbours' texts.
         faults: the errors of inputs that could not be classified, by their position.
@@ -103,11 +106,12 @@ def explained(
                 "out_of_distribution": None
                 if prediction.out_of_distribution is None
                 else prediction.out_of_distribution[row],
+                "words": None if said is None else [word._asdict() for word in said],
                 "neighbours": _neighbours(prediction, row, soft_labels, items, mixing, show_texts),
             },
             option=NUMPY,
         )
-        for row, scores in zip(rows, ranked, strict=True)
+        for row, scores, said in zip(rows, ranked, words, strict=True)
     ]
     answer = {
         "release": prediction.release,

@@ -24,6 +24,7 @@ from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Token
 from services.student.guarded_store import GuardedStore
 from services.student.label_balance import label_weights
 from services.student.lexical import LexicalIndex, LexicalWeights
+from services.student.lexical_words import Word, said_by_words
 from services.student.mixing import blend, head_distribution, mix
 from services.student.out_of_distribution import neighbour_distance
 
@@ -264,6 +265,13 @@ class Predictor:
             distance,
             None if threshold is None else distance > threshold,
         )
+
+    def words(self, tokens: Tokens, label: int) -> list[Word] | None:
+        """What each word of a text says for a label; None without a lexical index, or where that knows no such one."""
+        if self._lexical is None or label >= len(self.bundle.labels):
+            return None
+        fitted, share = self._lexical.fitted, self.bundle.mixing.lexical_share
+        return said_by_words(fitted, tokens.words, label, share)
 
     def items(self, ids: Sequence[int]) -> dict[int, StoredItem]:
         """Texts of knowledge items, as far as the store gives them."""

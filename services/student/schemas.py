@@ -94,17 +94,33 @@ class Neighbour(BaseModel):
     origin: str | None
 
 
+class Word(BaseModel):
+    """A word of the text, as the lexical index reads it.
+
+    Attributes:
+        word: in lower case; a mark is a word.
+        second: whether it is of a pair's second text.
+        weight: what it adds to the logit of the best label, less what it adds to the mean of all labels' logits.
+    """
+
+    word: str
+    second: bool
+    weight: float
+
+
 class Explanation(BaseModel):
     """What the answer to one text was made of.
 
     Attributes:
         scores: the answer, best first.
-        student: the student's own probabilities, by label.
+        student: the student's own probabilities, by label; the lexical index's part is in them.
         store: those of the neighbours alone; null when the store was of no help.
         weight: the store's share of the answer.
         distance: one minus the mean similarity of the neighbours; null when the store was of no help.
         out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
             mean nothing; null when the store was of no help, or the release does not know how far they are.
+        words: what each word says for the best label, by the lexical index; null for a release without one, and
+            for a label that came with an edit, which the index does not know.
         neighbours: nearest first.
     """
 
@@ -114,6 +130,7 @@ class Explanation(BaseModel):
     weight: float
     distance: float | None
     out_of_distribution: bool | None
+    words: list[Word] | None
     neighbours: list[Neighbour]
 
 

@@ -80,7 +80,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 @pytest.fixture(scope="session")
 def built_task(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
     """Two releases, the first one live, with examples. Not to be changed."""
-    task = build_task(tmp_path_factory.mktemp("browser") / "tiny")
+    task = build_task(tmp_path_factory.mktemp("browser") / "tiny", lexical=True)
     (task.directory / "examples.json").write_text('["wifi slow again", "my printer jam"]')
     return task
 

@@ -49,6 +49,11 @@ def test_an_answer_shows_what_the_service_says_and_what_it_was_made_of(
         assert row[2] == f"{neighbour['similarity']:.2f}"
         assert row[3] == shown(neighbour["weight"])
 
+    words = page.get_by_role("list", name="What its words say").get_by_role("listitem")
+    for item, said in zip(words.all(), explained["words"], strict=True):
+        sign = "+" if said["weight"] >= 0 else "−"
+        expect(item).to_have_text(f"{said['word']}{sign}{abs(said['weight']):.2f}")
+
     expect(page.locator("#made-of")).to_contain_text("The student alone says the same")
     share = f"{explained['weight']:.0%}"
     expect(page.locator("#made-of")).to_contain_text(f"Store {share}")

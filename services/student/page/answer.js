@@ -1,6 +1,6 @@
 /** An explained answer, shown: the label, what it was made of, the neighbours, the time it took. */
 
-import { bar, cosine, element, milliseconds, percent, wholePercent } from "./elements.js";
+import { bar, cosine, element, milliseconds, percent, signed, wholePercent } from "./elements.js";
 import { tellDegraded } from "./release.js";
 
 const SHOWN_LABELS = 8;
@@ -45,6 +45,7 @@ export function showAnswer(section, inputs, answer, roundTrip, nameOf, askForKey
   );
   part("made-of").replaceChildren(...madeOf(explanation, nameOf));
   part("labels").replaceChildren(...labels(explanation, nameOf));
+  part("words").replaceChildren(...words(explanation, nameOf));
   part("neighbours").replaceChildren(
     ...neighbours(explanation, answer.degraded, nameOf, askForKey),
   );
@@ -178,6 +179,31 @@ function labelName(label, nameOf) {
   // A name that is only the label with spaces says nothing that the label does not.
   const same = name === label || name === label.replaceAll("_", " ");
   return same ? [name] : [name, " ", element("code", {}, label)];
+}
+
+/** What each word says for the label, by the lexical index; nothing where the release has none. */
+function words(explanation, nameOf) {
+  if (!explanation.words || explanation.words.length === 0) return [];
+  const [best] = explanation.scores;
+  const strongest = Math.max(...explanation.words.map(({ weight }) => Math.abs(weight)), 1e-9);
+  const items = explanation.words.map(({ word, second, weight }) =>
+    element(
+      "li",
+      { class: "word" },
+      element("span", { class: "word-text" }, second ? `${word} (second text)` : word),
+      element("span", { class: "figure" }, signed(weight)),
+      // Against the label: the quiet colour; the sign of the number says it too.
+      bar(Math.abs(weight) / strongest, weight < 0 ? "" : "answer-bar"),
+    ),
+  );
+  return [
+    element("h3", { id: "words-title" }, "What its words say"),
+    element("p", { class: "hint" },
+      `For ${nameOf(best.label)}, against the mean of all labels, by the lexical index of the ` +
+        "knowledge. It is part of what the student says alone.",
+    ),
+    element("ul", { class: "words", "aria-labelledby": "words-title" }, ...items),
+  ];
 }
 
 /** The items that were looked up: text, the teacher's label, similarity, and what each weighed. */

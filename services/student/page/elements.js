@@ -55,6 +55,12 @@ export function cosine(value) {
   return value.toFixed(2).replace("-", "−");
 }
 
+/** 0.4213 → +0.42; a weight for or against. */
+export function signed(value) {
+  const rounded = value.toFixed(2);
+  return value < 0 ? rounded.replace("-", "−") : `+${rounded}`;
+}
+
 export function milliseconds(seconds) {
   const value = seconds * 1000;
   return `${value.toFixed(value < 10 ? 2 : value < 100 ? 1 : 0)} ms`;

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny_release
+from fastapi.testclient import TestClient
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_task import TinyTask, build_task
@@ -15,6 +16,7 @@ from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 from services.releases.manifest import LEXICAL, check_release
 from services.store.client import EmbeddedStoreClient
 from services.student import lexical
+from services.student.app import create_app
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
 from services.student.lexical import (
@@ -25,8 +27,10 @@ from services.student.lexical import (
     word_key,
     words_of,
 )
+from services.student.lexical_words import said_by_words
 from services.student.mixing import blend, head_distribution, mix
 from services.student.predictor import Predictor, TextInput
+from services.student.settings import StudentSettings
 
 TEXTS = [text for text, _ in tiny_release.sentences(12, seed=7)]
 LABELS = len(tiny_release.LABELS)
@@ -217,3 +221,33 @@ def test_pairs_are_looked_up_by_both_texts(tmp_path: Path) -> None:
     assert np.abs(one - other).max() > 0.01
     predictor.close()
     client.close()
+
+
+def test_what_words_say_adds_up_to_the_index_s_part_of_the_answer(fitted: LexicalWeights) -> None:
+    index = LexicalIndex(fitted)
+    for text, label in (("my printers are offline, again", 1), ("wifi wifi slow", 2), ("???", 0)):
+        words = index.words(text)
+        found = said_by_words(fitted, words, label, 0.5)
+        assert [word.word for word in found] == list(words)
+        centred = index.logits([words])[0] - index.logits([words])[0].mean()
+        bias = fitted.bias[label] - fitted.bias.mean()
+        total = sum(word.weight for word in found) + 0.5 * bias
+        np.testing.assert_allclose(total, 0.5 * centred[label], atol=1e-4)
+    assert said_by_words(fitted, (), 0, 0.5) == []
+    strongest = max(
+        said_by_words(fitted, index.words("my printer please"), 1, 0.5), key=lambda w: w.weight
+    )
+    assert strongest.word == "printer"
+
+
+def test_an_explanation_tells_what_the_words_said(worded: TinyTask, built_task: TinyTask) -> None:
+    for task in (worded, built_task):
+        with TestClient(create_app(StudentSettings(task_dir=task.directory))) as client:
+            body = {"inputs": "Printer jam!", "explain": True}
+            words = client.post("/predict", json=body).json()["predictions"][0]["words"]
+        if task is built_task:
+            assert words is None
+        else:
+            assert [word["word"] for word in words] == ["printer", "jam", "!"]
+            assert words[0]["weight"] > 0
+            assert not any(word["second"] for word in words)
