@@ -64,7 +64,7 @@ def _two_that_differ(directory: Path) -> TinyTask:
     names = []
     for seed, certainty in ((0, 0.9), (1, 0.7)):
         staged = directory / f"staged-{seed}"
-        tiny_release.write_release(staged, seed=seed)
+        tiny_release.write_release(staged, seed=seed, lexical=True)
         _mark(staged, f"of release {seed}", certainty)
         knowledge = staged / "knowledge.parquet"
         backend.build(version_manifest(knowledge), iterate_points(knowledge))

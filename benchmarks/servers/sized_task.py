@@ -6,6 +6,7 @@ they find in real items: some that are near, many that are less so. For speed al
 """
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from services.store.knowledge_file import (
     write_knowledge,
 )
 from services.student.bundle import MODEL, load_bundle, write_bundle_manifest
+from services.student.lexical import LexicalWeights
 
 SIMILARITY = 0.85
 POSITIONS = "positions.weight"
@@ -78,7 +80,9 @@ def add_sized(release: Path, task_dir: Path, items: int, max_tokens: int | None 
     write_knowledge(staged / KNOWLEDGE, knowledge)
     np.save(staged / SOFT_LABELS, knowledge.soft_labels.astype(np.float16))
     if (release / LEXICAL).exists():
-        shutil.copy(release / LEXICAL, staged / LEXICAL)
+        # It reads as much of a text as the student does.
+        weights = LexicalWeights.load(release / LEXICAL, len(bundle.labels))
+        replace(weights, most_words=bundle.max_tokens).save(staged / LEXICAL)
     version = version_manifest(staged / KNOWLEDGE)
     backend = EdgeBackend(task_dir / "store")
     backend.build(version, iterate_points(staged / KNOWLEDGE))

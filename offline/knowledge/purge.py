@@ -79,6 +79,10 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     for release in held:
         releases.purge(release)
     held += _delete_knowledge_of_unreadable(releases, wanted)
+    for path in releases.root.glob("r-*"):
+        # Where a release's knowledge went alone, as older versions purged it, its n-grams are still there.
+        if not (path / KNOWLEDGE).exists():
+            (path / LEXICAL).unlink(missing_ok=True)
     # Those that an earlier purge marked may still have their version, if it was cut short.
     there = releases.list()
     needed = {manifest.store_version for manifest in there if manifest.can_serve}

@@ -229,17 +229,19 @@ def _fit(
         neighbour_labels = np.zeros((len(logits), most, labels), dtype=np.float32)
     else:
         _, vectors = encoder.encode(store.texts, store.pairs)
+        copies = honest.rows.copies_of(store)
         similarities, neighbour_labels = nearest_items(
-            queries, vectors, store.soft_labels, most, honest.rows.copies_of(store)
+            queries, vectors, store.soft_labels, most, copies
         )
         if config.lexical_share:
-            # The release's own is fitted when its knowledge is indexed, on the same items.
+            # The release's own is fitted when its knowledge is indexed, on all items.
+            others = store.take(np.flatnonzero(~copies.any(0)))
             lexical = LexicalIndex(
                 fit_lexical(
-                    store.texts,
-                    store.pairs,
-                    store.soft_labels,
-                    known=store.soft_labels.shape[1],
+                    others.texts,
+                    others.pairs,
+                    others.soft_labels,
+                    known=others.soft_labels.shape[1],
                     most_words=student.shape.max_tokens,
                 )
             )

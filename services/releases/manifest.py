@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from services.platform.errors import CorruptArtifact, ReleasePruned, ReleasePurged
 from services.platform.file_hash import Sha256, hash_file
@@ -66,6 +73,16 @@ class ReleaseManifest(BaseModel):
     edits: tuple[str, ...] = ()
     purged_at: str | None = None
     pruned_at: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_older_services_do_not_know(
+        self, handler: SerializerFunctionWrapHandler
+    ) -> dict[str, Any]:
+        """A release without a lexical index is written as it was before there were any."""
+        told: dict[str, Any] = handler(self)
+        if self.lexical_sha256 is None:
+            told.pop("lexical_sha256", None)
+        return told
 
     @property
     def can_serve(self) -> bool:

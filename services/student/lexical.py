@@ -3,21 +3,22 @@
 Vectors find knowledge that means the same; this finds knowledge that is worded the same. A linear model over the
 n-grams of the knowledge items is fitted to the teacher's soft labels (`offline.store.lexical_fit`) and kept with the
 release, beside the soft labels: it follows the knowledge, not the student, and is fitted anew when knowledge is edited.
-A text is looked up by the hashes of its n-grams, each of which has a row of weights.
+A text is looked up by its n-grams, each of which has a row of weights.
 
 The n-grams are runs of one to three words (marks are words), and runs of three to five characters within a word, its
-boundaries included. Either kind is weighed by its inverse document frequency and divided by the length of
-the kind's own vector, as TF-IDF does it. Such sums are additive over words, so that what a word's characters say is
-computed once and remembered.
+boundaries included. Each counts once in a text (or, of characters, in a word of it) by its inverse document frequency,
+and either kind is divided by its own length: exclamation marks without end say no more than one. Such sums are
+additive over words, so that what a word's characters say is computed once and remembered. Words are told apart by
+spaces and marks: scripts without spaces have few, and are served by the vectors alone.
 """
 
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
-from itertools import islice
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -29,72 +30,48 @@ from safetensors.numpy import save_file
 from services.platform.errors import CorruptArtifact
 
 Words = tuple[str, ...]
-Keys = NDArray[np.uint64]
 Floats = NDArray[np.float32]
+Direction = Literal["left", "right"]
 
-LONGEST_RUN = 3
 CHARACTERS = (3, 5)
-
-_WORD = re.compile(r"\w+|[^\w\s]")
-_LONGEST_WORD = 64
-"""Characters of a word that are looked at: what is longer is no word."""
-_REMEMBERED = 1 << 14
-_SECOND = "\0"
+LONGEST_RUN = 3
+SECOND = "\0"
 """Before each word of a pair's second text: it is another word there."""
+
+_WORD = re.compile(r"\w{1,24}|[^\w\s]")
+"""What is longer is hardly a word, and is taken in pieces: words are remembered, and new ones take their time."""
+_CHARACTERS_A_WORD = 32
+"""A text of more characters than that many a word is cut before it is taken apart: there may be megabytes of it."""
+_REMEMBERED = 1 << 14
 _FORMAT = 1
 _SETTINGS = "retrikt"
 
 
 def words_of(
-    text: str,
-    pair: str | None = None,
-    *,
-    most: int,
-    direction: Literal["left", "right"] = "right",
+    text: str, pair: str | None = None, *, most: int, direction: Direction = "right"
 ) -> Words:
     """The words and marks of a text or a pair in lower case, `most` of each text, cut on the `direction` side."""
     found = _cut(text, most, direction)
     if pair is None:
         return found
-    return (*found, *(f"{_SECOND}{word}" for word in _cut(pair, most, direction)))
+    return (*found, *(f"{SECOND}{word}" for word in _cut(pair, most, direction)))
 
 
-def word_key(word: str) -> int:
-    """The hash that a word is looked up by."""
-    return _hash(word, b"word")
+def runs_of(words: Words) -> Iterable[str]:
+    """The distinct runs of one, two and three words, in a fixed order."""
+    pairs, threes = pairwise(words), zip(words, words[1:], words[2:], strict=False)
+    return dict.fromkeys(chain(words, map(" ".join, pairs), map(" ".join, threes)))
 
 
-def character_keys(word: str) -> Keys:
-    """(grams,): those of the runs of characters in a word, repeated ones as often as they occur."""
-    bounded = f"\x02{word[:_LONGEST_WORD]}\x03"
+def characters_of(word: str) -> Iterable[str]:
+    """The distinct runs of characters in a word, in a fixed order."""
+    bounded = f"\x02{word}\x03"
     shortest, longest = CHARACTERS
-    return np.array(
-        [
-            _hash(bounded[start : start + length], b"characters")
-            for length in range(shortest, longest + 1)
-            for start in range(len(bounded) - length + 1)
-        ],
-        dtype=np.uint64,
+    return dict.fromkeys(
+        bounded[start : start + length]
+        for length in range(shortest, longest + 1)
+        for start in range(len(bounded) - length + 1)
     )
-
-
-def run_keys(keys: Keys, rows: NDArray[np.int64]) -> Iterator[tuple[Keys, NDArray[np.int64]]]:
-    """For runs of one word, of two and so on: their keys, and the rows of the texts that they are in.
-
-    Args:
-        keys: (words,) of the words of several texts, one text after the other.
-        rows: (words,) which text each is of.
-    """
-    run = keys
-    yield run, rows
-    for length in range(2, LONGEST_RUN + 1):
-        if len(keys) < length:
-            return
-        # Steps of a multiplicative hash; 64 bits wrap around.
-        mixed = (run[:-1] ^ (run[:-1] >> np.uint64(31))) * np.uint64(0x9E3779B97F4A7C15)
-        run = (mixed ^ (mixed >> np.uint64(29))) + keys[length - 1 :]
-        within = rows[: -(length - 1)] == rows[length - 1 :]
-        yield run[within], rows[: -(length - 1)][within]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +79,16 @@ class LexicalWeights:
     """What was fitted.
 
     Attributes:
-        keys: (n-grams,) uint64, ascending.
-        idf: (n-grams,) float32, inverse document frequencies.
-        weights: (n-grams, H) float16, times the inverse document frequency, divided by the temperature.
+        runs: of words.
+        characters: runs of characters.
+        idf: (runs + characters,) float32, inverse document frequencies.
+        weights: (runs + characters, H) float16, times the inverse document frequency, divided by the temperature.
         bias: (H,) float32, divided by the temperature.
         most_words: of a text that are looked at.
     """
 
-    keys: Keys
+    runs: tuple[str, ...]
+    characters: tuple[str, ...]
     idf: Floats
     weights: NDArray[np.float16]
     bias: Floats
@@ -118,7 +97,8 @@ class LexicalWeights:
     def save(self, path: Path) -> None:
         """Write the file. Equal weights give equal bytes."""
         tensors: dict[str, NDArray[Any]] = {
-            "keys": self.keys,
+            "runs": _joined(self.runs),
+            "characters": _joined(self.characters),
             "idf": self.idf,
             "weights": np.ascontiguousarray(self.weights),
             "bias": self.bias,
@@ -137,28 +117,25 @@ class LexicalWeights:
         try:
             with safe_open(os.fspath(path), framework="numpy") as file:
                 told = json.loads((file.metadata() or {})[_SETTINGS])
-                keys, idf, weights, bias = (
-                    file.get_tensor(name) for name in ("keys", "idf", "weights", "bias")
+                runs, characters = (
+                    _split(file.get_tensor(name)) for name in ("runs", "characters")
                 )
+                idf, weights, bias = (file.get_tensor(name) for name in ("idf", "weights", "bias"))
             if told["format"] != _FORMAT:
                 raise ValueError(f"format {told['format']}, expected {_FORMAT}")
             most_words = int(told["most_words"])
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptArtifact(f"{path} is no lexical index: {error}.") from error
-        grams = len(keys)
-        shapes = (keys.shape, idf.shape, weights.shape, bias.shape)
-        kinds = tuple(str(tensor.dtype) for tensor in (keys, idf, weights, bias))
-        if shapes != ((grams,), (grams,), (grams, labels), (labels,)) or kinds != (
-            "uint64",
-            "float32",
-            "float16",
-            "float32",
-        ):
+        grams = len(runs) + len(characters)
+        shapes = (idf.shape, weights.shape, bias.shape)
+        kinds = tuple(str(tensor.dtype) for tensor in (idf, weights, bias))
+        expected = ((grams,), (grams, labels), (labels,)), ("float32", "float16", "float32")
+        if (shapes, kinds) != expected:
             raise CorruptArtifact(
                 f"{path} holds {', '.join(kinds)} of the shapes {shapes}, expected weights of {grams} n-grams "
                 f"for {labels} labels."
             )
-        return cls(keys, idf, weights, bias, most_words)
+        return cls(runs, characters, idf, weights, bias, most_words)
 
 
 class LexicalIndex:
@@ -166,19 +143,22 @@ class LexicalIndex:
 
     Attributes:
         fitted: the weights.
+        run_rows, character_rows: row of each n-gram in them.
     """
 
     def __init__(self, fitted: LexicalWeights) -> None:
         self.fitted = fitted
+        self.run_rows = {run: row for row, run in enumerate(fitted.runs)}
+        self.character_rows = {
+            run: row for row, run in enumerate(fitted.characters, start=len(fitted.runs))
+        }
         # An n-gram's weights, and the square of its length in the last column.
-        self._table = np.empty((len(fitted.keys), len(fitted.bias) + 1), np.float32)
+        self._table = np.empty((len(fitted.idf), len(fitted.bias) + 1), np.float32)
         self._table[:, :-1] = fitted.weights
         self._table[:, -1] = np.square(fitted.idf)
         self._forget(_REMEMBERED)
 
-    def words(
-        self, text: str, pair: str | None = None, direction: Literal["left", "right"] = "right"
-    ) -> Words:
+    def words(self, text: str, pair: str | None = None, direction: Direction = "right") -> Words:
         """What `logits` wants to know of a text, cut on the `direction` side."""
         return words_of(text, pair, most=self.fitted.most_words, direction=direction)
 
@@ -194,86 +174,74 @@ class LexicalIndex:
 
         A text's logits do not depend on the texts beside it (to 1e-5).
         """
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        slots: list[int] = []
+        rows: list[int] = []
+        of_words, of_runs = [], []
+        distinct = [dict.fromkeys(words) for words in texts]
+        slot_of = self._slots_of(distinct)
+        row_of = self.run_rows.get
+        for words, own in zip(texts, distinct, strict=True):
+            before = len(rows)
+            rows += [row for run in runs_of(words) if (row := row_of(run)) is not None]
+            of_runs.append(len(rows) - before)
+            slots += [slot_of[word] for word in own]
+            of_words.append(len(own))
         scores = np.repeat(self.fitted.bias[None], len(texts), axis=0)
-        slots = self._slots_of(texts, int(lengths.sum()))
-        if not len(slots):
-            return scores
-        rows = np.repeat(np.arange(len(texts)), lengths)
-        runs = list(run_keys(self._keys[slots], rows))
-        places, found = self._find(np.concatenate([keys for keys, _ in runs]))
-        of = np.concatenate([of for _, of in runs])[found]
-        for sums in (
-            _sums(self._table[places], of, len(texts)),
-            _sums(self._said[slots], rows, len(texts)),
-        ):
+        for sums in (_sums(self._table, rows, of_runs), _sums(self._said, slots, of_words)):
             length = np.sqrt(sums[:, -1:])
             length[length == 0] = 1
             scores += sums[:, :-1] / length
         return scores
 
-    def _slots_of(self, texts: Sequence[Words], total: int) -> NDArray[np.int64]:
-        """Where each word is remembered; new ones are looked up."""
-        if len(self._slots) + total > len(self._keys):
-            self._forget(max(_REMEMBERED, total))
-        slots = self._slots
-        found = np.empty(total, np.int64)
-        place = 0
-        for words in texts:
-            for word in words:
-                slot = slots.get(word)
-                found[place] = self._learn(word) if slot is None else slot
-                place += 1
-        return found
-
-    def _learn(self, word: str) -> int:
-        slot = len(self._slots)
-        places, _ = self._find(character_keys(word))
-        self._keys[slot] = word_key(word)
-        self._said[slot] = self._table[places].sum(0)
-        self._slots[word] = slot
-        return slot
-
-    def _find(self, keys: Keys) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Rows of the n-grams that the index has, and which of `keys` those are."""
-        known = self.fitted.keys
-        if not len(known):
-            return np.empty(0, np.int64), np.zeros(len(keys), np.bool_)
-        places = np.searchsorted(known, keys)
-        places[places == len(known)] = 0
-        found = known[places] == keys
-        return places[found], found
+    def _slots_of(self, texts: Sequence[Iterable[str]]) -> dict[str, int]:
+        """Where each word is remembered, those of the texts among them; new ones are looked up."""
+        known = self._slots
+        new = [word for words in texts for word in words if word not in known]
+        if not new:
+            return known
+        new = list(dict.fromkeys(new))
+        if len(known) + len(new) > len(self._said):
+            new = list(dict.fromkeys(chain.from_iterable(texts)))
+            self._forget(max(_REMEMBERED, len(new)))
+        row_of = self.character_rows.get
+        for word in new:
+            found = [row for run in characters_of(word) if (row := row_of(run)) is not None]
+            slot = len(self._slots)
+            self._said[slot] = self._table[found].sum(0)
+            self._slots[word] = slot
+        return self._slots
 
     def _forget(self, room: int) -> None:
         self._slots: dict[str, int] = {}
-        self._keys = np.zeros(room, np.uint64)
         self._said = np.zeros((room, self._table.shape[1]), np.float32)
 
 
-def _sums(values: Floats, rows: NDArray[np.int64], texts: int) -> Floats:
-    """(texts, d): the sums of `values` (n, d) over those of each text."""
-    if texts == 1:
-        total: Floats = values.sum(0, keepdims=True)
+def _sums(table: Floats, rows: list[int], counts: list[int]) -> Floats:
+    """(texts, d): sums of rows of `table`, the first `counts[0]` of `rows` for the first text, and so on."""
+    if len(counts) == 1:
+        total: Floats = table[rows].sum(0, keepdims=True)
         return total
-    sums = np.zeros((texts, values.shape[1]), np.float32)
-    if len(rows):
-        order = np.argsort(rows, kind="stable")
-        rows = rows[order]
-        starts = np.flatnonzero(np.diff(rows, prepend=-1))
-        sums[rows[starts]] = np.add.reduceat(values[order], starts, axis=0)
+    sums = np.zeros((len(counts), table.shape[1]), np.float32)
+    if rows:
+        some = np.flatnonzero(counts)
+        starts = np.cumsum([0, *counts[:-1]])[some]
+        sums[some] = np.add.reduceat(table[rows], starts, axis=0)
     return sums
 
 
-def _cut(text: str, most: int, direction: str) -> Words:
-    lowered = text.lower()
-    if direction == "left":
-        return tuple(_WORD.findall(lowered)[-most:])
-    if len(lowered) <= most:
-        return tuple(_WORD.findall(lowered))
-    return tuple(match[0] for match in islice(_WORD.finditer(lowered), most))
+def _cut(text: str, most: int, direction: Direction) -> Words:
+    room = most * _CHARACTERS_A_WORD
+    text = text[:room] if direction == "right" else text[-room:]
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text)
+    found = _WORD.findall(text.lower())
+    return tuple(found[:most] if direction == "right" else found[-most:])
 
 
-def _hash(text: str, kind: bytes) -> int:
-    # A lone surrogate is no character, but a request may hold one.
-    data = text.encode("utf-8", "surrogatepass")
-    return int.from_bytes(blake2b(data, digest_size=8, person=kind).digest(), "little")
+def _joined(runs: Iterable[str]) -> NDArray[np.uint8]:
+    """No run has a line's end in it."""
+    return np.frombuffer("\n".join(runs).encode(), np.uint8)
+
+
+def _split(joined: NDArray[np.uint8]) -> tuple[str, ...]:
+    return tuple(joined.tobytes().decode().split("\n")) if len(joined) else ()

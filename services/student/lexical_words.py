@@ -1,19 +1,13 @@
 """What each word of a text says for a label, by the lexical index: for explanations, not for the hot path."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from services.student.lexical import (
-    _SECOND,
-    Floats,
-    Keys,
-    LexicalWeights,
-    Words,
-    character_keys,
-    run_keys,
-    word_key,
-)
+from services.student.lexical import LONGEST_RUN, SECOND, LexicalIndex, Words, characters_of
 
 
 class Word(NamedTuple):
@@ -30,50 +24,57 @@ class Word(NamedTuple):
     weight: float
 
 
-def said_by_words(fitted: LexicalWeights, words: Words, label: int, share: float) -> list[Word]:
+def said_by_words(index: LexicalIndex, words: Words, label: int, share: float) -> list[Word]:
     """Each word's part of the logits that are mixed, in the order of the text.
 
-    What a run of several words says is divided among them evenly. All weights and the centred bias of the label, times
-    `share`, add up to the index's part of the label's centred logit.
+    What a run of several words says is divided among them evenly, and so is what counts once though it occurs
+    several times. All weights and the centred bias of the label, times `share`, add up to the index's part of the
+    label's centred logit.
 
     Args:
-        fitted: of the index.
+        index: of the release.
         words: of the text, as the index's `words` gives them.
         label: position of the label.
         share: of the index in the logits, `MixingParameters.lexical_share`.
     """
-    if not words:
-        return []
-    keys = np.array([word_key(word) for word in words], np.uint64)
-    by_runs = np.zeros(len(words), np.float32)
-    squares = 0.0
-    for length, (run, _) in enumerate(run_keys(keys, np.zeros(len(words), np.int64)), start=1):
-        said, square = _said(fitted, run, label)
-        squares += float(square.sum())
-        for offset in range(length):
-            by_runs[offset : offset + len(run)] += said / length
-    by_characters = np.zeros(len(words), np.float32)
-    squares_of_characters = 0.0
+    runs: dict[str, list[int]] = defaultdict(list)
+    for length in range(1, LONGEST_RUN + 1):
+        for start in range(len(words) - length + 1):
+            runs[" ".join(words[start : start + length])] += range(start, start + length)
+    places: dict[str, list[int]] = defaultdict(list)
     for place, word in enumerate(words):
-        said, square = _said(fitted, character_keys(word), label)
-        by_characters[place] = said.sum()
-        squares_of_characters += float(square.sum())
-    weights = share * (
-        by_runs / (np.sqrt(squares) or 1.0)
-        + by_characters / (np.sqrt(squares_of_characters) or 1.0)
+        places[word].append(place)
+    by_runs = _shares(
+        index, label, len(words), ((row, runs[run]) for run, row in _known(runs, index.run_rows))
     )
+    by_characters = _shares(
+        index,
+        label,
+        len(words),
+        (
+            (row, own)
+            for word, own in places.items()
+            for _, row in _known(characters_of(word), index.character_rows)
+        ),
+    )
+    weights = share * (by_runs + by_characters)
     return [
-        Word(word.removeprefix(_SECOND), word.startswith(_SECOND), float(weight))
+        Word(word.removeprefix(SECOND), word.startswith(SECOND), float(weight))
         for word, weight in zip(words, weights, strict=True)
     ]
 
 
-def _said(fitted: LexicalWeights, keys: Keys, label: int) -> tuple[Floats, Floats]:
-    """(n,): centred weights of n-grams, and the squares of their lengths; 0 for those that the index lacks."""
-    if not len(fitted.keys):
-        return np.zeros(len(keys), np.float32), np.zeros(len(keys), np.float32)
-    places = np.searchsorted(fitted.keys, keys)
-    places[places == len(fitted.keys)] = 0
-    found = (fitted.keys[places] == keys).astype(np.float32)
-    weights = fitted.weights[places].astype(np.float32)
-    return found * (weights[:, label] - weights.mean(1)), found * np.square(fitted.idf[places])
+def _known(grams: Iterable[str], rows: dict[str, int]) -> Iterable[tuple[str, int]]:
+    return ((gram, rows[gram]) for gram in grams if gram in rows)
+
+
+def _shares(
+    index: LexicalIndex, label: int, words: int, said: Iterable[tuple[int, list[int]]]
+) -> NDArray[np.float64]:
+    """(words,): what n-grams of one kind say, each divided among the places of its words."""
+    sums, squares = np.zeros(words), 0.0
+    for row, places in said:
+        weights = index.fitted.weights[row].astype(np.float64)
+        squares += float(index.fitted.idf[row]) ** 2
+        np.add.at(sums, places, (weights[label] - weights.mean()) / len(places))
+    return sums / (np.sqrt(squares) or 1.0)

@@ -34,6 +34,9 @@ FEATURES = (
 )
 """What the gate reads, each between 0 and 1 but for the similarities, which are cosines."""
 
+_FAR = -1e4
+"""Stands for the similarity of what is not there: its exponential is 0 at any temperature below 100."""
+
 
 class MixingScalars(Protocol):
     """What the functions below read: numbers where they serve, tensors with gradients where they are
@@ -118,7 +121,7 @@ def blend(logits: Array, lexical: Array, share: float) -> Array:
 
 def head_distribution(logits: Array, parameters: MixingScalars) -> Array:
     """(b, H): the student alone, as it answers when the store is away; `logits` (b, H)."""
-    return _softmax(logits / parameters.head_temperature)
+    return _softmax(array_namespace(logits), logits / parameters.head_temperature)
 
 
 def neighbour_weights(similarities: Array, parameters: MixingScalars) -> Array:
@@ -126,15 +129,7 @@ def neighbour_weights(similarities: Array, parameters: MixingScalars) -> Array:
 
     A row without any neighbour gets zeros; all other rows sum to 1.
     """
-    xp = array_namespace(similarities)
-    found = similarities > -math.inf
-    nothing = xp.zeros_like(similarities)
-    # Padding is replaced before it is divided: the gradient of -inf / temperature is no number.
-    scaled = xp.where(found, similarities, nothing) / parameters.similarity_temperature
-    best = xp.max(xp.where(found, scaled, nothing - 1e30), axis=-1, keepdims=True)
-    weights = xp.where(found, xp.exp(xp.where(found, scaled - best, nothing)), nothing)
-    total = xp.sum(weights, axis=-1, keepdims=True)
-    return weights / xp.where(total > 0, total, xp.ones_like(total))
+    return _neighbour_weights(array_namespace(similarities), similarities, parameters)
 
 
 def store_distribution(
@@ -150,12 +145,7 @@ def store_distribution(
     A row without any neighbour is uniform.
     """
     xp = array_namespace(similarities, neighbour_labels)
-    labels = xp.astype(neighbour_labels, similarities.dtype, copy=False)
-    weights = neighbour_weights(similarities, parameters)
-    summed = xp.sum(weights[:, :, None] * labels, axis=1)
-    total = xp.sum(summed, axis=-1, keepdims=True)
-    uniform = xp.zeros_like(summed) + 1.0 / summed.shape[-1]
-    return xp.where(total > 0, summed / xp.where(total > 0, total, xp.ones_like(total)), uniform)
+    return _store_distribution(xp, similarities, neighbour_labels, parameters)
 
 
 def mix(
@@ -172,18 +162,20 @@ def mix(
     A row without any neighbour is the head's alone (weight 0).
     """
     xp = array_namespace(logits, similarities, neighbour_labels)
-    head = head_distribution(logits, parameters)
-    store = store_distribution(similarities, neighbour_labels, parameters)
-    found = xp.any(similarities > -math.inf, axis=-1)
+    head = _softmax(xp, logits / parameters.head_temperature)
+    store = _store_distribution(xp, similarities, neighbour_labels, parameters)
+    # The best comes first: where that is padding, there is nothing.
+    found = xp.astype(similarities[:, 0] > -math.inf, head.dtype)
     known = head.shape[-1]
-    new = store[:, known:] * xp.astype(found, store.dtype)[:, None]
-    room = 1.0 - xp.sum(new, axis=-1, keepdims=True)
-    completed = xp.concat([head * room, new], axis=-1)
-    gate = _gate(head, store[:, :known], similarities, parameters)
-    weight = xp.where(found, gate, xp.zeros_like(gate))
+    student = completed = head
+    if store.shape[-1] > known:
+        new = store[:, known:] * found[:, None]
+        room = 1.0 - xp.sum(new, axis=-1, keepdims=True)
+        completed = xp.concat([head * room, new], axis=-1)
+        student = xp.concat([head, xp.zeros_like(new)], axis=-1)
+    weight = found * _gate(xp, head, store[:, :known], similarities, parameters)
     share = weight[:, None]
-    student = xp.concat([head, xp.zeros_like(new)], axis=-1)
-    return Mixed(share * store + (1.0 - share) * completed, student, store, weight)
+    return Mixed(completed + share * (store - completed), student, store, weight)
 
 
 def gate_features(head: Array, store: Array, similarities: Array) -> Array:
@@ -194,7 +186,37 @@ def gate_features(head: Array, store: Array, similarities: Array) -> Array:
         store: (b, H) the store's, on the head's labels.
         similarities: (b, k) cosines, best first, padded with -inf.
     """
-    xp = array_namespace(head, store, similarities)
+    return _gate_features(array_namespace(head, store, similarities), head, store, similarities)
+
+
+# Below, the namespace comes along: finding it anew in each function takes longer than most of them compute.
+
+
+def _neighbour_weights(xp: Any, similarities: Array, parameters: MixingScalars) -> Array:
+    found = similarities > -math.inf
+    # Padding is replaced before it is divided: the gradient of -inf / temperature is no number.
+    cosines = xp.where(found, similarities, xp.full_like(similarities, _FAR))
+    distances = cosines - xp.max(cosines, axis=-1, keepdims=True)
+    weights = xp.exp(distances / parameters.similarity_temperature)
+    weights = weights * xp.astype(found, weights.dtype)
+    # The nearest weighs 1 before this: the sum is at least that, or 0 where there is nothing.
+    total = xp.sum(weights, axis=-1, keepdims=True)
+    return weights / xp.where(total > 0, total, xp.ones_like(total))
+
+
+def _store_distribution(
+    xp: Any, similarities: Array, neighbour_labels: Array, parameters: MixingScalars
+) -> Array:
+    labels = xp.astype(neighbour_labels, similarities.dtype, copy=False)
+    weights = _neighbour_weights(xp, similarities, parameters)
+    summed = xp.matmul(weights[:, None, :], labels)[:, 0, :]
+    total = xp.sum(summed, axis=-1, keepdims=True)
+    some = total > 0
+    uniform = xp.full_like(summed, 1.0 / summed.shape[-1])
+    return xp.where(some, summed / xp.where(some, total, xp.ones_like(total)), uniform)
+
+
+def _gate_features(xp: Any, head: Array, store: Array, similarities: Array) -> Array:
     found = similarities > -math.inf
     cosines = xp.where(found, similarities, xp.zeros_like(similarities))
     count = xp.sum(xp.astype(found, head.dtype), axis=-1)
@@ -203,9 +225,9 @@ def gate_features(head: Array, store: Array, similarities: Array) -> Array:
     return xp.stack(
         [
             xp.max(head, axis=-1),
-            _entropy(head),
+            _entropy(xp, head),
             xp.max(store, axis=-1),
-            _entropy(store),
+            _entropy(xp, store),
             # The floor keeps the root's gradient finite where one of them is 0.
             xp.sum(xp.sqrt(head * store + 1e-12), axis=-1),
             best,
@@ -215,30 +237,35 @@ def gate_features(head: Array, store: Array, similarities: Array) -> Array:
     )
 
 
-def _gate(head: Array, store: Array, similarities: Array, parameters: MixingScalars) -> Array:
-    features = gate_features(head, store, similarities)
-    score = features[:, 0] * 0.0 + parameters.gate_bias
-    for position, weight in enumerate(parameters.gate_weights):
-        score = score + features[:, position] * weight
-    return _sigmoid(score)
+def _gate(
+    xp: Any, head: Array, store: Array, similarities: Array, parameters: MixingScalars
+) -> Array:
+    weights, bias = parameters.gate_weights, parameters.gate_bias
+    if isinstance(weights, tuple):
+        if isinstance(bias, float) and not any(weights):
+            return xp.full_like(head[:, 0], _constant_share(bias))
+        weights = xp.asarray(weights, dtype=head.dtype)
+    features = _gate_features(xp, head, store, similarities)
+    return _sigmoid(xp, xp.matmul(features, weights) + bias)
 
 
-def _softmax(scores: Array) -> Array:
-    xp = array_namespace(scores)
+def _constant_share(bias: float) -> float:
+    return 0.5 * (math.tanh(0.5 * bias) + 1.0)
+
+
+def _softmax(xp: Any, scores: Array) -> Array:
     exponents = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
     return exponents / xp.sum(exponents, axis=-1, keepdims=True)
 
 
-def _sigmoid(scores: Array) -> Array:
+def _sigmoid(xp: Any, scores: Array) -> Array:
     """By tanh, which overflows nowhere."""
-    xp = array_namespace(scores)
     return 0.5 * (xp.tanh(0.5 * scores) + 1.0)
 
 
-def _entropy(distribution: Array) -> Array:
+def _entropy(xp: Any, distribution: Array) -> Array:
     """(b,): as a share of the largest that so many labels allow."""
-    xp = array_namespace(distribution)
     # A probability of 0 adds nothing; the floor keeps its logarithm finite.
-    floor = xp.zeros_like(distribution) + 1e-12
+    floor = xp.full_like(distribution, 1e-12)
     bits = -xp.sum(distribution * xp.log(xp.maximum(distribution, floor)), axis=-1)
     return bits / math.log(max(distribution.shape[-1], 2))

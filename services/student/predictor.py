@@ -270,8 +270,7 @@ class Predictor:
         """What each word of a text says for a label; None without a lexical index, or where that knows no such one."""
         if self._lexical is None or label >= len(self.bundle.labels):
             return None
-        fitted, share = self._lexical.fitted, self.bundle.mixing.lexical_share
-        return said_by_words(fitted, tokens.words, label, share)
+        return said_by_words(self._lexical, tokens.words, label, self.bundle.mixing.lexical_share)
 
     def items(self, ids: Sequence[int]) -> dict[int, StoredItem]:
         """Texts of knowledge items, as far as the store gives them."""

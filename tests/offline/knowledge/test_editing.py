@@ -35,7 +35,7 @@ from services.platform.errors import (
     ReleasePurged,
 )
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, read_release_manifest
+from services.releases.manifest import KNOWLEDGE, LEXICAL, read_release_manifest
 from services.store.backends.edge import EdgeBackend
 from services.store.snapshots import SnapshotDirectory
 
@@ -291,6 +291,7 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
     with pytest.raises(ReleasePurged):
         releases.activate(str(made.release))
     assert not (task / "releases" / str(made.release) / KNOWLEDGE).exists()
+    assert not (task / "releases" / str(made.release) / LEXICAL).exists()
     assert not (task / "store" / str(made.store_version)).exists()
     assert purged.purged["snapshots"] == (of_it.name,)
     assert [snapshot.name for snapshot in snapshots.list()] == [of_first.name]
@@ -304,6 +305,20 @@ def test_purged_texts_are_nowhere_and_their_releases_cannot_come_back(task: Path
     with releases.writing():
         releases.write_manifest(live(task).model_copy(update={"edits": ()}))
     assert [edit.id for edit in edits_in_force(task)] == [purged.edit]
+
+
+def test_what_an_edit_says_is_in_the_words_of_its_release_and_what_it_purges_in_none(
+    task: Path,
+) -> None:
+    secret = "the secret of Alice"
+    made = add(task, (secret, "login"), ("Alice has another", "login"))
+    releases = ReleaseDirectory(task / "releases")
+    assert b"alice" in (releases.path(str(made.release)) / LEXICAL).read_bytes()
+    purged = remove(task, wanted=Filter(keys=item_keys([secret], None)), purge=True)
+    assert purged.outcome == "activated", purged.reasons
+    indexes = list(task.rglob(LEXICAL))
+    assert len(indexes) >= 2
+    assert not any(b"alice" in path.read_bytes() for path in indexes)
 
 
 def test_a_purge_by_text_and_label_takes_no_text_of_another_label(built: Path) -> None:

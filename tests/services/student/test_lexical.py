@@ -1,6 +1,5 @@
 """A text's words are looked up as they were counted, whatever is asked beside it or was asked before."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from tiny_task import TinyTask, build_task
 
 from offline.store.lexical_fit import fit_lexical
+from offline.store.publish import same_release
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 from services.releases.manifest import LEXICAL, check_release
 from services.store.client import EmbeddedStoreClient
@@ -22,9 +22,8 @@ from services.student.encoder import OnnxEncoder
 from services.student.lexical import (
     LexicalIndex,
     LexicalWeights,
-    character_keys,
-    run_keys,
-    word_key,
+    characters_of,
+    runs_of,
     words_of,
 )
 from services.student.lexical_words import said_by_words
@@ -52,15 +51,15 @@ def worded(tmp_path_factory: pytest.TempPathFactory) -> TinyTask:
 
 def counted(weights: LexicalWeights, text: str) -> np.ndarray:
     """The logits by the definition: each n-gram alone, one after the other."""
-    place = {int(key): row for row, key in enumerate(weights.keys)}
     words = words_of(text, most=weights.most_words)
-    runs = run_keys(np.array([word_key(word) for word in words], np.uint64), np.zeros(len(words)))
+    runs = {" ".join(words[i : i + n]) for n in (1, 2, 3) for i in range(len(words) - n + 1)}
+    characters = [run for word in set(words) for run in characters_of(word)]
     scores = weights.bias.astype(np.float64)
-    for keys in (
-        [int(key) for run, _ in runs for key in run],
-        [int(key) for word in words for key in character_keys(word)],
+    for grams, names, first in (
+        (runs, weights.runs, 0),
+        (characters, weights.characters, len(weights.runs)),
     ):
-        found = [place[key] for key in keys if key in place]
+        found = [first + names.index(gram) for gram in grams if gram in names]
         length = np.sqrt(sum(float(weights.idf[row]) ** 2 for row in found)) or 1.0
         for row in found:
             scores = scores + weights.weights[row].astype(np.float64) / length
@@ -71,34 +70,37 @@ def test_words_and_marks_in_lower_case_cut_on_the_side_that_is_asked_for() -> No
     assert words_of("Wi-Fi's DOWN!!", most=9) == ("wi", "-", "fi", "'", "s", "down", "!", "!")
     assert words_of("one two three four", most=2) == ("one", "two")
     assert words_of("one two three four", most=2, direction="left") == ("three", "four")
+    assert words_of("x" * 1_000_000, most=3) == ("x" * 24,) * 3
+    assert words_of(f"{'y ' * 1_000_000}z", most=2, direction="left") == ("y", "z")
     assert words_of("", most=2) == words_of(" \n\t", most=2) == ()
 
 
 def test_the_second_text_of_a_pair_has_words_of_its_own() -> None:
     first, second = words_of("wifi", "wifi", most=4)
     assert first != second
-    assert word_key(first) != word_key(second)
     assert len(words_of("a b c", "d e f", most=2)) == 4
 
 
-def test_runs_of_words_do_not_cross_from_one_text_to_the_next() -> None:
-    keys = np.array([word_key(word) for word in ("a", "b", "a", "b", "c")], np.uint64)
-    rows = np.array([0, 0, 1, 1, 1])
-    runs = list(run_keys(keys, rows))
-    assert [of.tolist() for _, of in runs] == [[0, 0, 1, 1, 1], [0, 1, 1], [1]]
-    pairs = runs[1][0].tolist()
-    assert pairs[0] == pairs[1] != pairs[2]
-    assert len({*runs[0][0].tolist(), *pairs, *runs[2][0].tolist()}) == 3 + 2 + 1
-    # "b a" is not "a b".
-    turned = list(run_keys(keys[[1, 0]], rows[:2]))
-    assert turned[1][0][0] != pairs[0]
+def test_an_ngram_counts_once() -> None:
+    assert list(runs_of(("a", "b", "a", "b"))) == ["a", "b", "a b", "b a", "a b a", "b a b"]
+    assert list(runs_of(())) == []
+    assert len(list(characters_of("ab"))) == 2 + 1
+    assert len(list(characters_of("aaaaaa"))) == 3 * 3
 
 
-def test_a_words_runs_of_characters_include_its_bounds_and_count_repetitions() -> None:
-    # <ab> : 3 to 4 characters with the bounds.
-    assert len(character_keys("ab")) == 2 + 1
-    assert Counter(character_keys("aaaaaa").tolist()).most_common(1)[0][1] == 4
-    assert len(character_keys("x" * 10_000)) == len(character_keys("x" * 64))
+def test_letters_with_marks_are_one_word_however_they_are_written() -> None:
+    assert words_of("cafe\u0301", most=4) == words_of("CAFÉ", most=4) == ("café",)
+
+
+@pytest.mark.parametrize("noise", ["!!!!!!!!!!!!", " please please please please please please"])
+def test_what_is_said_over_and_over_says_no_more_than_once(
+    fitted: LexicalWeights, noise: str
+) -> None:
+    index = LexicalIndex(fitted)
+    short = index.ask([text + noise[: len(noise) // 6] for text in TEXTS])
+    long = index.ask([text + noise for text in TEXTS])
+    assert (short.argmax(1) == long.argmax(1)).all()
+    assert np.abs(short - long).max() < 0.5
 
 
 def test_logits_are_those_of_the_definition(fitted: LexicalWeights) -> None:
@@ -128,7 +130,7 @@ def test_more_words_than_are_remembered_change_nothing(
     np.testing.assert_allclose(small.ask(TEXTS), expected, atol=1e-6)
     for row, text in enumerate(TEXTS):
         np.testing.assert_allclose(small.ask([text])[0], expected[row], atol=1e-6)
-    assert len(small._keys) <= 48
+    assert len(small._said) <= 48
 
 
 def test_a_file_gives_what_was_saved_and_equal_weights_equal_bytes(
@@ -227,15 +229,15 @@ def test_what_words_say_adds_up_to_the_index_s_part_of_the_answer(fitted: Lexica
     index = LexicalIndex(fitted)
     for text, label in (("my printers are offline, again", 1), ("wifi wifi slow", 2), ("???", 0)):
         words = index.words(text)
-        found = said_by_words(fitted, words, label, 0.5)
+        found = said_by_words(index, words, label, 0.5)
         assert [word.word for word in found] == list(words)
         centred = index.logits([words])[0] - index.logits([words])[0].mean()
         bias = fitted.bias[label] - fitted.bias.mean()
         total = sum(word.weight for word in found) + 0.5 * bias
         np.testing.assert_allclose(total, 0.5 * centred[label], atol=1e-4)
-    assert said_by_words(fitted, (), 0, 0.5) == []
+    assert said_by_words(index, (), 0, 0.5) == []
     strongest = max(
-        said_by_words(fitted, index.words("my printer please"), 1, 0.5), key=lambda w: w.weight
+        said_by_words(index, index.words("my printer please"), 1, 0.5), key=lambda w: w.weight
     )
     assert strongest.word == "printer"
 
@@ -251,3 +253,14 @@ def test_an_explanation_tells_what_the_words_said(worded: TinyTask, built_task: 
             assert [word["word"] for word in words] == ["printer", "jam", "!"]
             assert words[0]["weight"] > 0
             assert not any(word["second"] for word in words)
+
+
+def test_a_release_without_an_index_is_told_as_it_was_before_there_were_any(
+    worded: TinyTask, built_task: TinyTask
+) -> None:
+    told = (built_task.releases.path(built_task.one) / "manifest.json").read_text()
+    assert "lexical" not in told
+    found = worded.releases.get(worded.one)
+    assert found.lexical_sha256 is not None
+    assert not same_release(found, found.model_copy(update={"lexical_sha256": "0" * 64}))
+    assert same_release(found, found.model_copy(update={"store_version": "v-000000000000"}))
