@@ -104,6 +104,7 @@ def run_application(
     listener: socket.socket,
     *,
     on_started: Callable[[], None] | None = None,
+    on_alive: Callable[[], None] | None = None,
 ) -> None:
     """Answer the connections of a listening socket until SIGTERM or SIGINT, then finish the requests under way.
 
@@ -111,6 +112,7 @@ def run_application(
         settings: how long running requests may take to finish.
         listener: closed at the end.
         on_started: called once connections are taken.
+        on_alive: called by the event loop ten times a second from then on, until all requests are finished.
 
     Raises:
         NotReady: the application's lifespan failed.
@@ -125,7 +127,7 @@ def run_application(
         server_header=False,
         proxy_headers=False,
     )
-    server = uvicorn.Server(config) if on_started is None else _TellingServer(config, on_started)
+    server = _TellingServer(config, on_started, on_alive)
     with frozen_start(), _quiet_signals():
         try:
             server.run(sockets=[listener])
@@ -134,15 +136,29 @@ def run_application(
 
 
 class _TellingServer(uvicorn.Server):
-    """Says when it has started."""
+    """Says when it has started, and that its event loop goes round."""
 
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        on_started: Callable[[], None] | None,
+        on_alive: Callable[[], None] | None,
+    ) -> None:
         super().__init__(config)
         self._on_started = on_started
+        self._on_alive = on_alive
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        self._on_started()
+        if self._on_alive is not None:
+            self._on_alive()
+        if self._on_started is not None:
+            self._on_started()
+
+    async def on_tick(self, counter: int) -> bool:
+        if self._on_alive is not None:
+            self._on_alive()
+        return await super().on_tick(counter)
 
 
 def url_of(listener: socket.socket) -> str:

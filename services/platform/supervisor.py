@@ -28,7 +28,7 @@ from services.platform.server import bind, url_of
 from services.platform.settings import ServiceSettings
 from services.platform.shared_metrics import forget
 from services.platform.worker import Worker, log_lock
-from services.platform.worker_process import CLOSING_SECONDS, SIGNALS, work
+from services.platform.worker_process import CLOSING_SECONDS, SIGNALS, Heartbeat, work
 
 log = structlog.get_logger(__name__)
 
@@ -38,6 +38,8 @@ _SPAWN = multiprocessing.get_context("spawn")
 _STEADY_SECONDS = 10.0
 """Who served that long did not die of its start."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+_LOOKS = 4
+"""How often heartbeats are looked at within the time that a worker may be without one."""
 
 CreateApp = Callable[[Worker], ASGIApp]
 
@@ -48,11 +50,13 @@ def serve_by_workers(
     settings: ServiceSettings,
     count: int,
     *,
+    hang_seconds: float = 30.0,
     on_bound: Callable[[str], None] | None = None,
 ) -> None:
     """Serve by several processes until SIGTERM or SIGINT, then let all of them finish what is under way.
 
-    A worker that dies is replaced, after a pause where it dies again and again. A start that fails while no
+    A worker that dies is replaced, after a pause where it dies again and again; one that serves and whose event loop
+    stands still for too long is killed, and so replaced. A start that fails while no
     other worker serves ends the service. To be called on the main thread.
 
     Args:
@@ -60,6 +64,7 @@ def serve_by_workers(
         create_app: called in each worker; must be importable there, with what it is bound to.
         settings: where to listen, how long running requests may take to finish.
         count: of workers.
+        hang_seconds: that a worker's event loop may stand still.
         on_bound: told the URL once the port is ours, before anything is loaded.
 
     Raises:
@@ -80,6 +85,7 @@ def serve_by_workers(
             # Else whoever connects while the workers drain would wait for nobody.
             on_end=listener.close,
             longest_end=settings.drain_seconds + CLOSING_SECONDS,
+            hang_seconds=hang_seconds,
         ).run()
         log.info("served", url=url)
 
@@ -91,6 +97,7 @@ class _Seat:
         self.worker = worker
         self.process: SpawnProcess | None = None
         self.pipe: Connection | None = None
+        self.heartbeat: Heartbeat = _SPAWN.RawValue("d", 0.0)
         self.starts_at = 0.0
         self.serves_since: float | None = None
         self.error: RetriktError | None = None
@@ -112,15 +119,18 @@ class _Supervisor:
     def __init__(
         self,
         workers: Sequence[Worker],
-        start: Callable[[Worker, Connection], SpawnProcess],
+        start: Callable[[Worker, Connection, Heartbeat], SpawnProcess],
         *,
         on_end: Callable[[], None],
         longest_end: float,
+        hang_seconds: float,
     ) -> None:
         self._on_end = on_end
         self._seats = [_Seat(worker) for worker in workers]
         self._start_process = start
         self._longest_end = longest_end
+        self._hang_seconds = hang_seconds
+        self._awake_since = self._looked_at = time.monotonic()
 
     def run(self) -> None:
         """Until a signal, or until nobody serves and a start fails."""
@@ -136,14 +146,40 @@ class _Supervisor:
         for seat in self._seats:
             if seat.process is None and time.monotonic() >= seat.starts_at:
                 self._start(seat)
+        self._kill_who_hangs()
         empty = [seat.starts_at for seat in self._seats if seat.process is None]
-        happened = self._happened(asked, min(empty, default=None))
+        next_look = self._looked_at + self._hang_seconds / _LOOKS
+        happened = self._happened(asked, min([*empty, next_look]))
         if asked in happened:
             return True
         for seat in self._seats:
             if seat.pipe in happened and not self._listen(seat):
                 self._vacant(seat, *self._bury(seat))
         return False
+
+    def _kill_who_hangs(self) -> None:
+        """Its end then is what any other worker's is, and it is replaced."""
+        now, looked_at = time.monotonic(), self._looked_at
+        if now < looked_at + self._hang_seconds / _LOOKS:
+            return
+        self._looked_at = now
+        if now - looked_at > self._hang_seconds / 2:
+            # This process stood still itself, and so may all of them have: a paused container.
+            self._awake_since = now
+        for seat in self._seats:
+            if seat.serves_since is None or seat.process is None or seat.process.pid is None:
+                continue
+            still = now - max(seat.heartbeat.value, self._awake_since)
+            if still > self._hang_seconds:
+                log.error(
+                    "worker_hangs",
+                    worker=seat.worker.number,
+                    pid=seat.process.pid,
+                    seconds=round(still, 1),
+                )
+                os.kill(seat.process.pid, signal.SIGKILL)
+                # Once is enough: its end is on its way.
+                seat.heartbeat.value = now
 
     def _happened(self, asked: socket, until: float | None) -> list[object]:
         timeout = None if until is None else max(0.0, until - time.monotonic())
@@ -155,7 +191,7 @@ class _Supervisor:
         seat.pipe, theirs = _SPAWN.Pipe(duplex=False)
         try:
             with theirs:
-                seat.process = self._start_process(seat.worker, theirs)
+                seat.process = self._start_process(seat.worker, theirs, seat.heartbeat)
         except OSError as error:
             seat.pipe.close()
             seat.pipe = None
@@ -240,10 +276,12 @@ def _started(
     listener: socket,
     worker: Worker,
     pipe: Connection,
+    heartbeat: Heartbeat,
 ) -> SpawnProcess:
     # multiprocessing's own helper lets these signals through again when it is started.
     resource_tracker.ensure_running()
-    process = _SPAWN.Process(target=work, args=(name, create_app, settings, listener, worker, pipe))
+    given = (name, create_app, settings, listener, worker, pipe, heartbeat)
+    process = _SPAWN.Process(target=work, args=given)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         process.start()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from socket import socket
+from typing import Protocol
 
 from starlette.types import ASGIApp
 
@@ -24,6 +25,13 @@ from services.platform.worker import Worker
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 """What asks a service to end."""
 
+
+class Heartbeat(Protocol):
+    """Shared memory of supervisor and worker: `time.monotonic()`, one clock for all processes of a machine."""
+
+    value: float
+
+
 CLOSING_SECONDS = 5.0
 """Beyond the time that requests have to finish: for what an application closes."""
 
@@ -35,6 +43,7 @@ def work(
     listener: socket,
     worker: Worker,
     supervisor: Connection,
+    heartbeat: Heartbeat,
 ) -> None:
     """Serve until SIGTERM, or until the supervisor is gone; then finish the requests under way.
 
@@ -45,6 +54,7 @@ def work(
         listener: that all the workers take connections from.
         worker: which one this is.
         supervisor: is told None once this worker serves, or the error why it does not.
+        heartbeat: is given the time as often as the event loop goes round.
     """
     # The terminal's Ctrl-C reaches workers too; the supervisor tells them what to make of it. What
     # came while this process was being started has waited until here.
@@ -57,7 +67,11 @@ def work(
     threading.Thread(target=_end_with_supervisor, args=(alone, longest), daemon=True).start()
     try:
         run_application(
-            create_app(worker), settings, listener, on_started=lambda: _tell(supervisor, None)
+            create_app(worker),
+            settings,
+            listener,
+            on_started=lambda: _tell(supervisor, None),
+            on_alive=lambda: _beat(heartbeat),
         )
     except RetriktError as error:
         _tell(supervisor, error)
@@ -65,6 +79,11 @@ def work(
     finally:
         if alone.is_set():
             shutil.rmtree(worker.directory, ignore_errors=True)
+
+
+def _beat(heartbeat: Heartbeat) -> None:
+    # Shared memory: a pipe that nobody reads would fill up and block.
+    heartbeat.value = time.monotonic()
 
 
 def _tell(supervisor: Connection, said: RetriktError | None) -> None:

@@ -211,7 +211,7 @@ class ReleaseDirectory:
             return self._point_at(live.previous)
 
     def purge(self, release: str) -> ReleaseManifest:
-        """Delete a release's knowledge file and lexical index, for good: it can neither be activated nor rolled back to.
+        """Delete a release's knowledge file and lexical index, for good: it can never serve again.
 
         Its manifest, student and soft labels stay, as a record of what served.
 

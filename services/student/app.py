@@ -123,7 +123,14 @@ def run(settings: StudentSettings, *, on_bound: Callable[[str], None] | None = N
         serve(partial(_traced_app, settings), settings, on_bound=on_bound)
     else:
         create = partial(_traced_app, settings)
-        serve_by_workers("student", create, settings, settings.workers, on_bound=on_bound)
+        serve_by_workers(
+            "student",
+            create,
+            settings,
+            settings.workers,
+            hang_seconds=settings.worker_hang_seconds,
+            on_bound=on_bound,
+        )
 
 
 def _traced_app(settings: StudentSettings, worker: Worker | None = None) -> FastAPI:

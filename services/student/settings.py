@@ -25,6 +25,8 @@ class StudentSettings(KeySettings):
         poll_seconds: how often the live pointer is looked at.
         workers: processes that serve on the port, each with its own copy of the store and its own
             follower of the releases; every limit here is one worker's.
+        worker_hang_seconds: that the event loop of one of several workers may stand still, before it is
+            killed and replaced.
         threads: that ONNX Runtime computes on.
         token_budget: padded tokens that one run of the student may hold.
         max_batch_texts: texts that are computed together.
@@ -50,6 +52,7 @@ class StudentSettings(KeySettings):
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    worker_hang_seconds: Annotated[float, Field(ge=1)] = 30.0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     token_budget: Annotated[int, Field(ge=256)] = 8192
     max_batch_texts: Annotated[int, Field(ge=1)] = 64

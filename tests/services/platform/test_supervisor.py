@@ -59,14 +59,22 @@ class Toy:
 
 
 @contextmanager
-def toy(directory: Path, workers: int = 2, *, port: int = 0, serving: int = 2) -> Iterator[Toy]:
+def toy(
+    directory: Path, workers: int = 2, *, port: int = 0, serving: int = 2, hang: float = 30.0
+) -> Iterator[Toy]:
     temporary, log = directory / "temporary", directory / "log"
     temporary.mkdir()
     with log.open("wb") as stderr:
         process = subprocess.Popen(
             [sys.executable, TOY, str(workers), str(directory)],
             cwd=ROOT,
-            env=os.environ | {"PORT": str(port), "TMPDIR": str(temporary), "PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {
+                "PORT": str(port),
+                "TMPDIR": str(temporary),
+                "PYTHONPATH": str(ROOT),
+                "HANG_SECONDS": str(hang),
+            },
             stdout=subprocess.PIPE,
             stderr=stderr,
         )
@@ -164,6 +172,43 @@ def test_a_killed_worker_is_replaced_and_leaves_what_it_counted_but_no_gauge(
         # A replacement counts on in the files of the one before.
         (files,) = service.temporary.iterdir()
         assert {path.name.rpartition("_")[2] for path in files.glob("*.db")} == {"0.db", "1.db"}
+
+
+def test_a_worker_that_stands_still_is_killed_and_replaced(tmp_path: Path) -> None:
+    with toy(tmp_path, hang=2.0) as service, ThreadPoolExecutor() as pool:
+        before = service.workers()
+        pool.submit(httpx.get, f"{service.url}/block/60", timeout=30, trust_env=False)
+        until(lambda: service.events("worker_hangs"))
+        (event,) = service.events("worker_hangs")
+        assert before[event["worker"]] == event["pid"]
+        assert 2.0 <= event["seconds"] < 30
+        until(lambda: service.events("worker_died"))
+        (died,) = service.events("worker_died")
+        until(lambda: len(service.workers()) == 2)
+        assert (died["pid"], died["how"]) == (event["pid"], "SIGKILL")
+        assert service.workers()[event["worker"]] != event["pid"]
+        answered: set[int] = set()
+        until(lambda: answered.add(service.get("/who")["pid"]) or len(answered) == 2)
+        assert answered == set(service.workers().values())
+
+
+def test_workers_that_are_busy_or_were_all_paused_are_left_alone(tmp_path: Path) -> None:
+    with toy(tmp_path, hang=2.0) as service:
+        before = service.workers()
+        for _ in range(4):
+            service.get("/block/0.8")
+        everybody = [*before.values(), service.process.pid]
+        for pid in everybody:
+            os.kill(pid, signal.SIGSTOP)
+        time.sleep(4)
+        # The supervisor first: it must not take what was paused beside it for hanging.
+        for pid in reversed(everybody):
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(0.3)
+        time.sleep(2)
+        assert service.workers() == before
+        assert service.get("/who")["pid"] in before.values()
+        assert not service.events("worker_hangs")
 
 
 def test_sigterm_finishes_what_is_under_way_in_every_worker_and_ends_with_0(

@@ -1,12 +1,13 @@
 """A service of several workers that can be told to misbehave: `python toy_workers.py WORKERS DIRECTORY`.
 
 A file `refuse` or `crash` in the directory makes starts fail; `/hold/NAME` is answered once the file NAME is
-there.
+there; `/block/SECONDS` stands in the way of everything else. A worker may do so for HANG_SECONDS.
 """
 
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -49,6 +50,11 @@ def create(directory: Path, settings: ServiceSettings, worker: Worker | None = N
         held.dec()
         return "done"
 
+    @router.get("/block/{seconds}")
+    async def block(seconds: float) -> str:
+        time.sleep(seconds)
+        return "done"
+
     @router.get("/log/{size}")
     async def log(size: int) -> str:
         structlog.get_logger().info("long", text="é" * size)
@@ -85,7 +91,8 @@ def run(workers: int, directory: Path, settings: ServiceSettings) -> None:
     if workers == 1:
         serve(app, settings, on_bound=say)
     else:
-        serve_by_workers("toy", app, settings, workers, on_bound=say)
+        patience = float(os.environ.get("HANG_SECONDS", "30"))
+        serve_by_workers("toy", app, settings, workers, hang_seconds=patience, on_bound=say)
 
 
 if __name__ == "__main__":
