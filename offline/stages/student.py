@@ -16,7 +16,8 @@ from services.store.knowledge_file import read_knowledge
 BUNDLE = "bundle"
 SUMMARY = (
     "Distilled from the labeller on the knowledge items, trained to retrieve from them, and served "
-    "with them: its answer is mixed with the labeller's soft labels on the nearest items."
+    "with them: its answer is mixed with the labeller's soft labels on the nearest items, and with what "
+    "the words of the knowledge say."
 )
 
 

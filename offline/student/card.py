@@ -58,6 +58,7 @@ def model_card(manifest: BundleManifest) -> str:
         f"{manifest.mixing.similarity_temperature}, head temperature "
         f"{manifest.mixing.head_temperature}, gate bias {manifest.mixing.gate_bias}.",
         "",
+        *_lexical(manifest),
         *_distance(manifest),
         "| the gate reads | weight |",
         "| --- | --- |",
@@ -81,6 +82,17 @@ def model_card(manifest: BundleManifest) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _lexical(manifest: BundleManifest) -> list[str]:
+    share = manifest.mixing.lexical_share
+    if not share:
+        return []
+    return [
+        f"Before they are mixed, the head's scores are blended with those of the release's lexical "
+        f"index, whose share is {share}: the head temperature and the figures above are of the two together.",
+        "",
+    ]
 
 
 def _distance(manifest: BundleManifest) -> list[str]:

@@ -10,7 +10,9 @@ no stand-in: they are of the very kind that it was trained on, so that its head 
 will ever be, and both temperatures come out too high for people's texts. The mixing is then made of
 settings, which were measured on 3,000 left-over training rows of banking77 (10 a class, three seeds):
 0.808 against 0.800 with what held-out items gave, and within 0.002 of it for any k from 8 to 32,
-similarity temperature from 0.01 to 0.03 and share from 0.3 to 0.4.
+similarity temperature from 0.01 to 0.03 and share from 0.3 to 0.4. Beside a lexical index the store's share is a
+smaller one: on held-out texts of five tasks 0.2 gave the best likelihood (0.656 against 0.658 with 0.35 and 0.659 with
+0), and the accuracy was the same to 0.001.
 """
 
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ class MixingConfig(Section):
     folds: Annotated[int, Field(ge=2)] = 5
     unfitted_k: Annotated[int, Field(ge=1, le=256)] = 16
     unfitted_similarity_temperature: Annotated[float, Field(gt=0)] = 0.03
-    unfitted_share: Annotated[float, Field(gt=0, lt=1)] = 0.35
+    unfitted_share: Annotated[float, Field(gt=0, lt=1)] = 0.2
     lexical_share: Annotated[float, Field(ge=0, lt=1)] = 0.5
 
 
