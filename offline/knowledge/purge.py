@@ -79,10 +79,12 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     for release in held:
         releases.purge(release)
     held += _delete_knowledge_of_unreadable(releases, wanted)
-    for path in releases.root.glob("r-*"):
+    with releases.writing():
         # Where a release's knowledge went alone, as older versions purged it, its n-grams are still there.
-        if not (path / KNOWLEDGE).exists():
-            (path / LEXICAL).unlink(missing_ok=True)
+        for path in releases.root.glob(f"r-*/{LEXICAL}"):
+            if not path.with_name(KNOWLEDGE).exists():
+                path.unlink(missing_ok=True)
+                sync(path.parent)
     # Those that an earlier purge marked may still have their version, if it was cut short.
     there = releases.list()
     needed = {manifest.store_version for manifest in there if manifest.can_serve}

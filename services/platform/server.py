@@ -1,5 +1,6 @@
 """Serving an application: the port is taken first, SIGTERM drains, the exit status is 0."""
 
+import asyncio
 import errno
 import signal
 import socket
@@ -22,6 +23,7 @@ log = structlog.get_logger(__name__)
 _BACKLOG = 2048
 # Longer than clients keep an idle connection: whoever closes first must not be the server, or a
 # request may be on its way into a connection that is being closed.
+_BEAT_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 75
 
 
@@ -112,7 +114,7 @@ def run_application(
         settings: how long running requests may take to finish.
         listener: closed at the end.
         on_started: called once connections are taken.
-        on_alive: called by the event loop ten times a second from then on, until all requests are finished.
+        on_alive: called by the event loop twice a second from then on, until all requests are finished.
 
     Raises:
         NotReady: the application's lifespan failed.
@@ -147,18 +149,28 @@ class _TellingServer(uvicorn.Server):
         super().__init__(config)
         self._on_started = on_started
         self._on_alive = on_alive
+        self._beating: asyncio.Task[None] | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
         if self._on_alive is not None:
             self._on_alive()
+            self._beating = asyncio.create_task(_beat(self._on_alive))
         if self._on_started is not None:
             self._on_started()
 
-    async def on_tick(self, counter: int) -> bool:
-        if self._on_alive is not None:
-            self._on_alive()
-        return await super().on_tick(counter)
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        try:
+            await super().shutdown(sockets=sockets)
+        finally:
+            if self._beating is not None:
+                self._beating.cancel()
+
+
+async def _beat(on_alive: Callable[[], None]) -> None:
+    while True:
+        on_alive()
+        await asyncio.sleep(_BEAT_SECONDS)
 
 
 def url_of(listener: socket.socket) -> str:

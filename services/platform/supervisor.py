@@ -5,7 +5,6 @@ worker that dies goes to its fellows. docs/decisions/0007-own-supervisor.md tell
 """
 
 import multiprocessing
-import os
 import signal
 import tempfile
 import time
@@ -167,19 +166,20 @@ class _Supervisor:
             # This process stood still itself, and so may all of them have: a paused container.
             self._awake_since = now
         for seat in self._seats:
-            if seat.serves_since is None or seat.process is None or seat.process.pid is None:
+            if seat.serves_since is None or seat.process is None:
                 continue
             still = now - max(seat.heartbeat.value, self._awake_since)
             if still > self._hang_seconds:
+                # Before anything is logged: it may hold the lock of the log.
+                seat.process.kill()
+                # Once is enough: its end is on its way.
+                seat.heartbeat.value = now
                 log.error(
                     "worker_hangs",
                     worker=seat.worker.number,
                     pid=seat.process.pid,
                     seconds=round(still, 1),
                 )
-                os.kill(seat.process.pid, signal.SIGKILL)
-                # Once is enough: its end is on its way.
-                seat.heartbeat.value = now
 
     def _happened(self, asked: socket, until: float | None) -> list[object]:
         timeout = None if until is None else max(0.0, until - time.monotonic())
@@ -249,24 +249,25 @@ class _Supervisor:
         """Let all workers drain; those that do not end in time are killed."""
         self._on_end()
         deadline: float | None = time.monotonic() + self._longest_end
-        self._send(signal.SIGTERM)
+        self._each(SpawnProcess.terminate)
         while any(seat.process is not None for seat in self._seats):
             happened = self._happened(asked, deadline)
             if asked in happened:
                 asked.recv(64)
             if not happened:
                 log.error("workers_killed", seconds=self._longest_end)
-                self._send(signal.SIGKILL)
+                self._each(SpawnProcess.kill)
                 deadline = None
             for seat in self._seats:
                 if seat.pipe in happened and not self._listen(seat):
                     pid, how = self._bury(seat)
                     log.info("worker_ended", worker=seat.worker.number, pid=pid, how=how)
 
-    def _send(self, number: signal.Signals) -> None:
+    def _each(self, end: Callable[[SpawnProcess], None]) -> None:
+        """Not by number: a process that has ended may have been waited for, and its number be another's."""
         for seat in self._seats:
-            if seat.process is not None and seat.process.pid is not None:
-                os.kill(seat.process.pid, number)
+            if seat.process is not None:
+                end(seat.process)
 
 
 def _started(

@@ -72,9 +72,12 @@ def _shares(
     index: LexicalIndex, label: int, words: int, said: Iterable[tuple[int, list[int]]]
 ) -> NDArray[np.float64]:
     """(words,): what n-grams of one kind say, each divided among the places of its words."""
-    sums, squares = np.zeros(words), 0.0
-    for row, places in said:
-        weights = index.fitted.weights[row].astype(np.float64)
-        squares += float(index.fitted.idf[row]) ** 2
-        np.add.at(sums, places, (weights[label] - weights.mean()) / len(places))
-    return sums / (np.sqrt(squares) or 1.0)
+    found = list(said)
+    rows = [row for row, _ in found]
+    counts = [len(places) for _, places in found]
+    weights = index.fitted.weights[rows].astype(np.float64)
+    shares = (weights[:, label] - weights.mean(1)) / np.maximum(counts, 1)
+    where = np.array([place for _, places in found for place in places], np.int64)
+    sums = np.bincount(where, np.repeat(shares, counts), minlength=words)
+    length = np.sqrt(np.square(index.fitted.idf[rows].astype(np.float64)).sum())
+    return sums / (length or 1.0)

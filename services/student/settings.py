@@ -52,7 +52,7 @@ class StudentSettings(KeySettings):
     request_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
     poll_seconds: Annotated[float, Field(gt=0, le=60)] = 0.25
     workers: Annotated[int, Field(ge=1, le=256)] = 1
-    worker_hang_seconds: Annotated[float, Field(ge=1)] = 30.0
+    worker_hang_seconds: Annotated[float, Field(ge=1, le=86_400)] = 30.0
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     token_budget: Annotated[int, Field(ge=256)] = 8192
     max_batch_texts: Annotated[int, Field(ge=1)] = 64

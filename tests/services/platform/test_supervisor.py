@@ -192,6 +192,27 @@ def test_a_worker_that_stands_still_is_killed_and_replaced(tmp_path: Path) -> No
         assert answered == set(service.workers().values())
 
 
+def test_a_worker_that_stands_still_in_the_middle_of_a_log_line_is_killed(tmp_path: Path) -> None:
+    with toy(tmp_path, hang=2.0) as service, ThreadPoolExecutor() as pool:
+        pool.submit(httpx.get, f"{service.url}/lock/60", timeout=30, trust_env=False)
+        until(lambda: service.events("worker_hangs"))
+        until(lambda: len(service.workers()) == 2)
+
+
+def test_a_worker_that_drains_for_longer_than_it_may_hang_finishes_what_is_under_way(
+    tmp_path: Path,
+) -> None:
+    with toy(tmp_path, hang=1.0) as service, ThreadPoolExecutor() as pool:
+        asked = pool.submit(service.get, "/hold/a")
+        until(lambda: service.metrics().get("toy_held") == 1)
+        for pid in service.workers().values():
+            os.kill(pid, signal.SIGTERM)
+        time.sleep(4)
+        (tmp_path / "a").touch()
+        assert asked.result(30) == "done"
+        assert not service.events("worker_hangs")
+
+
 def test_workers_that_are_busy_or_were_all_paused_are_left_alone(tmp_path: Path) -> None:
     with toy(tmp_path, hang=2.0) as service:
         before = service.workers()

@@ -1,10 +1,12 @@
 """A service of several workers that can be told to misbehave: `python toy_workers.py WORKERS DIRECTORY`.
 
 A file `refuse` or `crash` in the directory makes starts fail; `/hold/NAME` is answered once the file NAME is
-there; `/block/SECONDS` stands in the way of everything else. A worker may do so for HANG_SECONDS.
+there; `/block/SECONDS` stands in the way of everything else, and so does
+`/lock/SECONDS`, with the lock of the log in its hands. A worker may do so for HANG_SECONDS.
 """
 
 import asyncio
+import fcntl
 import os
 import sys
 import time
@@ -53,6 +55,14 @@ def create(directory: Path, settings: ServiceSettings, worker: Worker | None = N
     @router.get("/block/{seconds}")
     async def block(seconds: float) -> str:
         time.sleep(seconds)
+        return "done"
+
+    @router.get("/lock/{seconds}")
+    async def lock(seconds: float) -> str:
+        assert worker is not None
+        with worker.log_lock.open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            time.sleep(seconds)
         return "done"
 
     @router.get("/log/{size}")
