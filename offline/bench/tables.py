@@ -176,11 +176,12 @@ def _said(results: Results, lines: Sequence[_Line], groups: Sequence[Group]) -> 
     said = []
     found = {line.system: line for line in lines}
     if OURS in found and TEACHER in found:
-        ours, teacher = found[OURS], found[TEACHER]
-        said.append(
-            f"{OURS} reaches {ours.mean('accuracy') / teacher.mean('accuracy'):.1%} of the teacher's accuracy "
-            f"with {ours.mean('parameters') / teacher.mean('parameters'):.1%} of its parameters.\n"
-        )
+        ours, teacher = _on_the_same(found[OURS], found[TEACHER])
+        if {_group(row) for row in ours.rows} == set(groups):
+            said.append(
+                f"{OURS} reaches {ours.mean('accuracy') / teacher.mean('accuracy'):.1%} of the teacher's accuracy "
+                f"with {ours.mean('parameters') / teacher.mean('parameters'):.1%} of its parameters.\n"
+            )
     if DISTILLED_ON_KNOWLEDGE in found and UNLABELLED in found:
         with_samples, without = (found[name].rows for name in (DISTILLED_ON_KNOWLEDGE, UNLABELLED))
         added = _difference(results, with_samples, without, groups)
@@ -190,6 +191,16 @@ def _said(results: Results, lines: Sequence[_Line], groups: Sequence[Group]) -> 
                 f"{UNLABELLED}.\n"
             )
     return said
+
+
+def _on_the_same(one: _Line, other: _Line) -> tuple[_Line, _Line]:
+    """Both on the cells that both have rows of: one that has more seeds is not to be measured by others."""
+    common = {row.cell for row in one.rows} & {row.cell for row in other.rows}
+    first, second = (
+        _Line(line.system, tuple(row for row in line.rows if row.cell in common), None)
+        for line in (one, other)
+    )
+    return first, second
 
 
 def _points_of(found: Difference) -> str:
