@@ -23,8 +23,8 @@ log = structlog.get_logger(__name__)
 _BACKLOG = 2048
 # Longer than clients keep an idle connection: whoever closes first must not be the server, or a
 # request may be on its way into a connection that is being closed.
-_BEAT_SECONDS = 0.5
 _KEEP_ALIVE_SECONDS = 75
+_BEAT_SECONDS = 0.5
 
 
 def bind(host: str, port: int) -> socket.socket:

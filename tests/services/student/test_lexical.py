@@ -180,9 +180,7 @@ def test_a_release_answers_with_its_index_whether_the_store_is_there_or_not(
     predictor.close()
 
 
-@pytest.mark.parametrize("pair", [None, "toner jam"])
-def test_a_blend_is_the_weighted_geometric_mean(pair: str | None) -> None:
-    del pair
+def test_a_blend_is_the_weighted_geometric_mean() -> None:
     one, other = np.log([[0.7, 0.2, 0.1]]), np.log([[0.1, 0.1, 0.8]])
     blended = np.exp(blend(one, other, 0.25))
     expected = np.exp(one) ** 0.75 * np.exp(other) ** 0.25
