@@ -7,8 +7,7 @@ labels are drawn. A run up to its release sees rows of the others alone: labelle
 vocabulary, its store. Then, each in a copy of that release, few-shot rows of the held-back labels are added
 
 - *texts*: as they are, as `retrikt knowledge add --new-labels` does;
-- *and samples*: with samples that the generator (frozen, as it was trained) writes for them behind soft prompts
-  made of their names and tuned on those rows, labelled and sieved by a labeller's head fitted anew on all rows.
+- *and samples*: with samples that the generator (frozen, as it was trained) writes for them, as with `--samples`.
 
 Nothing else is fitted or trained. Prints a Markdown row each: accuracy on the test rows of the held-back labels
 and on the others', before and after, among all labels that the release has.
@@ -25,8 +24,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from rich.console import Console
 
 from offline.bench.answering import predictions
@@ -35,25 +32,15 @@ from offline.knowledge.additions import NewItem
 from offline.knowledge.drafts import Draft, draft_addition
 from offline.knowledge.editing import EditSettings, edit_knowledge
 from offline.knowledge.items import Items
-from offline.knowledge.journal import AddedItem, Edit
 from offline.knowledge.sources import Sources
 from offline.pipeline.chain import run_lock
-from offline.report.summary import FinishedRun
 from offline.run import TaskRun
 from offline.stages.index import CANDIDATE
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import open_predictor, publish
 from offline.tasks.few_shot import few_shot_rows
 from offline.tasks.normal_form import letters_and_digits
-from offline.tasks.prepared import Examples, PreparedTask
-from offline.teacher.encoder import load_encoder
-from offline.teacher.generator import SHARED_TOKENS, load_generator
-from offline.teacher.labeller import Labeller
-from offline.teacher.labeller_fit import fit_labeller
-from offline.teacher.quality import screen
-from offline.teacher.soft_prompt import name_prompt, tune
-from offline.teacher.text_scorer import LabelledRows
-from offline.teacher.writing import balanced_labels, write
+from offline.tasks.prepared import Examples
 from services.platform.logs import configure_logs
 from services.releases.directory import ReleaseDirectory
 
@@ -95,7 +82,7 @@ def main() -> None:
     for seed in asked.seeds:
         directory = asked.out / f"seed-{seed}"
         held_back = split(asked.data, directory / "data", seed, asked.shots, asked.held_back)
-        run, config = trained(directory, asked.shots, seed, asked.overrides)
+        config = trained(directory, asked.shots, seed, asked.overrides)
         task = directory / TASK
         before = accuracy(task, held_back.known)
         for name, samples in (("texts", 0), ("and samples", asked.samples)):
@@ -103,7 +90,7 @@ def main() -> None:
             shutil.rmtree(copy, ignore_errors=True)
             shutil.copytree(task, copy, ignore=shutil.ignore_patterns("*.lock"))
             started = time.perf_counter()
-            added = add(copy, held_back, run, config, samples, seed)
+            added = add(copy, held_back, config, samples, seed)
             seconds = time.perf_counter() - started
             figures = [accuracy(copy, rows) for rows in (held_back.unknown, held_back.known)]
             told = " | ".join(f"{value:.3f}" for value in (*figures, before))
@@ -150,9 +137,7 @@ def read(path: Path) -> Rows:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def trained(
-    directory: Path, shots: int, seed: int, overrides: Sequence[str]
-) -> tuple[FinishedRun, RunConfig]:
+def trained(directory: Path, shots: int, seed: int, overrides: Sequence[str]) -> RunConfig:
     """Run up to the store version, and make it the live release of `directory`."""
     data = (directory / "data").resolve()
     labels = sorted({row["label"] for row in read(data / "train.jsonl")})
@@ -179,7 +164,7 @@ def trained(
             config.store,
             config.release,
         )
-    return finished, config
+    return config
 
 
 def accuracy(task: Path, rows: Rows) -> float:
@@ -196,126 +181,33 @@ def accuracy(task: Path, rows: Rows) -> float:
     )
 
 
-def add(
-    task: Path, held_back: HeldBack, run: FinishedRun, config: RunConfig, samples: int, seed: int
-) -> int:
+def add(task: Path, held_back: HeldBack, config: RunConfig, samples: int, seed: int) -> int:
     """Add the rows, and samples where there are to be any; returns how many items came in."""
     new = [
         NewItem(f"row {number}", row["text"], None, row["label"])
         for number, row in enumerate(held_back.rows, start=1)
     ]
-    count = 0
 
     def draft(items: Items, sources: Sources) -> Draft:
-        nonlocal count
-        drafted = draft_addition(
-            items, new, sources, new_labels=True, skip_duplicates=True, ask_labeller=True
+        return draft_addition(
+            items,
+            new,
+            sources,
+            new_labels=True,
+            skip_duplicates=True,
+            ask_labeller=True,
+            samples=samples,
+            seed=seed,
         )
-        assert drafted.edit is not None
-        added = [*drafted.edit.added]
-        if samples:
-            known = {item.key for item in added} | set(items.keys)
-            written = written_for(held_back, run, config, samples, seed)
-            added += [item for item in written if item.key not in known]
-        count = len(added)
-        return Draft(Edit.now(items.release.edits, labeller=drafted.edit.labeller, added=added))
 
     # What the gate would refuse is to be measured as well.
     settings = EditSettings(config.store, ReleaseConfig(), force=True)
     made = edit_knowledge(task, draft, settings)
-    print(json.dumps({"outcome": made.outcome, "reasons": made.reasons}), file=sys.stderr)
-    return count
-
-
-def written_for(
-    held_back: HeldBack, run: FinishedRun, config: RunConfig, samples: int, seed: int
-) -> list[AddedItem]:
-    """What the generator writes for the new labels and the refitted labeller takes for them."""
-    prepared = PreparedTask.load(run.path("prepare"))
-    train = prepared.examples("train")
-    names = {label: label.replace("_", " ") for label in held_back.labels}
-    words = {**prepared.label_texts, **names}
-    texts = [*train.texts, *(row["text"] for row in held_back.rows)]
-    labels = [*(train.labels or []), *(row["label"] for row in held_back.rows)]
-    place = {label: position for position, label in enumerate(words)}
-    encoder = load_encoder(config.labeller.encoder)
-    embeddings = encoder.embed(texts, None)
-    gold = np.array([place[label] for label in labels])
-    rows = LabelledRows(texts, None, gold, [letters_and_digits(text) for text in texts])
-    labeller = fit_labeller(
-        rows, embeddings, words, encoder, config.labeller, seed=seed, progress=lambda *_: None
-    ).labeller
-
-    generator = load_generator(run.path("generator"))
-    prompt = name_prompt(
-        generator, list(names.values()), SHARED_TOKENS, config.soft_prompt.label_tokens
+    print(
+        json.dumps({"outcome": made.outcome, "reasons": made.reasons, "written": made.written}),
+        file=sys.stderr,
     )
-    own = [(row["text"], held_back.labels.index(row["label"])) for row in held_back.rows]
-    tune(
-        prompt,
-        generator,
-        [generator.framing.encode(text, None)[: generator.max_tokens] for text, _ in own],
-        [label for _, label in own],
-        config.soft_prompt,
-        seed=seed,
-        report=lambda *_: None,
-    )
-    written = write(
-        generator,
-        prompt.fixed(),
-        balanced_labels(samples * len(names), len(names)),
-        config.generate.sampling,
-        torch.Generator().manual_seed(seed),
-    )
-    return sieved(
-        written.texts,
-        written.labels,
-        written.complete,
-        labeller,
-        held_back,
-        texts,
-        embeddings,
-        config,
-    )
-
-
-def sieved(
-    texts: Sequence[str],
-    written_for: NDArray[np.int64],
-    complete: NDArray[np.bool_],
-    labeller: Labeller,
-    held_back: HeldBack,
-    known_texts: Sequence[str],
-    known_embeddings: NDArray[np.float32],
-    config: RunConfig,
-) -> list[AddedItem]:
-    """Complete samples that pass the run's own quality filters and have the label they were written for."""
-    rows = [row for row, text in enumerate(texts) if complete[row] and text]
-    kept = [texts[row] for row in rows]
-    first = labeller.labels.index(held_back.labels[0])
-    asked = written_for[rows] + first
-    embeddings = labeller.embed(kept)
-    soft = labeller.soft_labels(kept, embeddings=embeddings)
-    screened = screen(
-        kept,
-        asked,
-        embeddings,
-        soft,
-        known_texts=known_texts,
-        known_embeddings=known_embeddings,
-        label_texts=[label.replace("_", " ") for label in labeller.labels],
-        # A new label's samples are few enough, however unevenly they pass.
-        config=config.knowledge.quality.model_copy(update={"other_label": "drop", "balance": 1e9}),
-    )
-    print(json.dumps({"written": len(texts), "dropped": screened.counts()}), file=sys.stderr)
-    return [
-        AddedItem(
-            text=kept[row],
-            label=None,
-            probabilities=dict(zip(labeller.labels, map(float, soft[row]), strict=True)),
-        )
-        for row in screened.kept
-    ]
+    return len(made.added)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from offline.bench import choices
 from offline.configs.run import load_run_config
+from offline.tasks.label_words import label_words
 from services.platform.errors import InvalidConfig, InvalidData
 
 Regime = Literal["labels", "unlabelled"]
@@ -131,7 +132,7 @@ def _of_folder(cell: Cell, data: Path | None, work: Path) -> CellTask:
     return CellTask(
         {
             "name": cell.task.lower(),
-            "labels": {label: texts.get(label, _words(label)) for label in sorted(labels)},
+            "labels": {label: texts.get(label, label_words(label)) for label in sorted(labels)},
             "data": {"directory": str(folder.resolve()), "train": train.name, "test": test},
             "fields": {"text_pair": "text_pair" if paired else None},
         }
@@ -171,8 +172,3 @@ def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 def _label(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _words(label: str) -> str:
-    """As `TaskConfig` words labels that are given as a list."""
-    return label.replace("_", " ").replace("-", " ").strip()

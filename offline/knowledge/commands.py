@@ -120,6 +120,15 @@ def add_items(
         bool, typer.Option("--skip-duplicates", help="Leave out what is knowledge already.")
     ] = False,
     no_labeller: NoLabeller = False,
+    samples: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Samples that the run's generator writes for each label of the texts; those that a labeller "
+            "takes for it come in too.",
+        ),
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     dry_run: DryRun = False,
     config: Config = None,
     overrides: Overrides = None,
@@ -161,6 +170,8 @@ def add_items(
             new_labels=new_labels,
             skip_duplicates=skip_duplicates,
             ask_labeller=not no_labeller,
+            samples=samples,
+            seed=seed,
         )
 
     _tell(edit_knowledge(directory, draft, settings))

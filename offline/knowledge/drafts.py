@@ -1,7 +1,8 @@
 """What a person wants, as an edit of the live release's items: checked as a whole, written nowhere yet."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from offline.knowledge.additions import (
     NewItem,
@@ -24,12 +25,14 @@ class Draft:
         ids: of the items that are taken out or labelled anew, in the live release.
         skipped: texts that are knowledge already.
         warnings: what a person should know.
+        written: figures of samples that were written for it; None where none were asked for.
     """
 
     edit: Edit | None
     ids: tuple[int, ...] = ()
     skipped: int = 0
     warnings: tuple[str, ...] = ()
+    written: Mapping[str, Any] | None = None
 
 
 def draft_addition(
@@ -40,8 +43,10 @@ def draft_addition(
     new_labels: bool,
     skip_duplicates: bool,
     ask_labeller: bool,
+    samples: int = 0,
+    seed: int = 0,
 ) -> Draft:
-    """Add texts.
+    """Add texts, and samples for their labels where there are to be any.
 
     Args:
         items: of the live release.
@@ -50,9 +55,12 @@ def draft_addition(
         new_labels: labels that the release does not have may come in.
         skip_duplicates: leave out what is knowledge already.
         ask_labeller: False does without its probabilities.
+        samples: that the run's generator writes for each label of the texts; see `written_samples`.
+        seed: of the samples.
 
     Raises:
-        InvalidData: a text or label cannot be used; see `offline.knowledge.additions`. Nothing is added then.
+        InvalidData: a text or label cannot be used (see `offline.knowledge.additions`), or no samples can be written.
+            Nothing is added then.
     """
     pair = items.knowledge.metadata.pair
     for item in new:
@@ -91,8 +99,21 @@ def draft_addition(
         )
         for item, probabilities in zip(kept, given, strict=True)
     ]
+    figures = None
+    if samples:
+        from offline.knowledge.written_samples import written_samples  # brings the teacher along
+
+        asked = [replace(item, label=by_place[item.where]) for item in kept]
+        written = written_samples(items, asked, sources, samples, seed=seed)
+        added += written.items
+        figures = written.figures
+        warnings += [
+            f"none of the samples written for {label!r} was fit to be kept"
+            for label, number in figures["kept"].items()
+            if not number
+        ]
     edit = Edit.now(items.release.edits, labeller=labeller, added=added)
-    return Draft(edit, skipped=skipped, warnings=tuple(warnings))
+    return Draft(edit, skipped=skipped, warnings=tuple(warnings), written=figures)
 
 
 def draft_removal(items: Items, ids: Sequence[int], wanted: Filter, *, purge: bool) -> Draft:

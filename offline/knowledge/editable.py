@@ -146,7 +146,12 @@ class EditableKnowledge:
         labeller, given = self._asked(
             edit, texts, pairs, [item.probabilities for item in edit.added]
         )
-        soft = soft_labels(given, named, self.labels, self._known)
+        for row, item in enumerate(edit.added):
+            if item.labeller is not None:
+                given[row] = item.probabilities
+        # A generator's label is what it was asked to write for, no person's word.
+        by_person = [None if item.generator else item.label for item in edit.added]
+        soft = soft_labels(given, by_person, self.labels, self._known)
         self.soft = np.concatenate([self.soft, soft])
         self.vectors = np.concatenate([self.vectors, self._encode(texts, self._pairs(pairs))])
         self.keys += item_keys(texts, pairs)
@@ -155,9 +160,9 @@ class EditableKnowledge:
             "text": texts,
             "text_pair": pairs,
             "label": named,
-            "origin": ["manual"] * count,
-            "generator": [None] * count,
-            "labeller": [labeller] * count,
+            "origin": ["generated" if item.generator else "manual" for item in edit.added],
+            "generator": [item.generator for item in edit.added],
+            "labeller": [item.labeller or labeller for item in edit.added],
             "quality": [self._quality(soft[row], named[row]) for row in range(count)],
         }
         for name, values in new.items():
@@ -173,7 +178,7 @@ class EditableKnowledge:
         """Identity and probabilities of the labeller: those of the edit, or of another one asked now."""
         again = self._again
         if again is None or edit.labeller in (None, again.identity):
-            return edit.labeller, given
+            return edit.labeller, list(given)
         return again.identity, list(again.probabilities(texts, self._pairs(pairs)))
 
     def _pairs(self, pairs: Sequence[str | None]) -> list[str] | None:

@@ -243,6 +243,7 @@ def _told(items: Items, draft: Draft, outcome: str) -> Edited:
         skipped=draft.skipped,
         new_labels=tuple(new),
         labeller=edit.labeller if edit else None,
+        written=draft.written,
         warnings=draft.warnings,
     )
 

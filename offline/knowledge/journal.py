@@ -40,12 +40,18 @@ class AddedItem(_Record):
     Attributes:
         label: that the person gave it; None leaves the labeller's soft label as it is.
         probabilities: by the labeller, by label; None where there was none.
+        generator: identity of the one that wrote the text for the label; None where a person gave both. The
+            probabilities are then the item's soft label.
+        labeller: identity of the one that the probabilities are by, where it is another than the edit's: one that
+            was fitted for the edit, and is asked no more.
     """
 
     text: str
     text_pair: str | None = None
     label: str | None = None
     probabilities: dict[str, float] | None = None
+    generator: str | None = None
+    labeller: str | None = None
 
     @property
     def key(self) -> str:

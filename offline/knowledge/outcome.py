@@ -27,6 +27,8 @@ class Edited:
         new_labels: labels that came with it.
         gone_labels: labels that no item has any more.
         labeller: identity of the one that was asked; None for none.
+        written: samples that a generator wrote for the labels: how many were `written`, `kept` by label, and `dropped`
+            by reason; None where none were asked for.
         held_out: rows, and accuracy of both releases on them; None where there are none here.
         left_out: of each label that the student does not know: its items, and the share of them that is
             recognised without looking up the item itself.
@@ -51,6 +53,7 @@ class Edited:
     new_labels: tuple[str, ...] = ()
     gone_labels: tuple[str, ...] = ()
     labeller: str | None = None
+    written: Mapping[str, Any] | None = None
     held_out: Mapping[str, Any] | None = None
     left_out: Mapping[str, Any] | None = None
     purged: Mapping[str, Any] | None = None

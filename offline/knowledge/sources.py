@@ -5,11 +5,11 @@ stage that it read, and what that one read.
 """
 
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import structlog
@@ -53,25 +53,36 @@ class Labelling:
 
 
 @dataclass(frozen=True, slots=True)
+class FinishedStage:
+    """A stage's results, and the section of the configuration that they were made with."""
+
+    directory: Path
+    config: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Sources:
-    """Directories of finished stages; None where they are not here (any more).
+    """Finished stages that a release came from, as far as they are here (any more).
 
     Attributes:
-        prepare: with the splits of the task's data.
-        labeller: with the labeller.
+        stages: by name, those that its student was made from.
         fields: names of the columns of the task's data.
     """
 
-    prepare: Path | None
-    labeller: Path | None
+    stages: Mapping[str, FinishedStage]
     fields: FieldsConfig
+
+    def directory(self, stage: str) -> Path | None:
+        found = self.stages.get(stage)
+        return None if found is None else found.directory
 
     def split(self, name: str) -> pa.Table | None:
         """The rows of a split; None where they are not here: a purge may have deleted them."""
-        if self.prepare is None:
+        prepare = self.directory("prepare")
+        if prepare is None:
             return None
         with suppress(FileNotFoundError):
-            return read_examples(self.prepare / f"{name}.parquet")
+            return read_examples(prepare / f"{name}.parquet")
         return None
 
     def held_out(self, labels: Collection[str], keys: Collection[str], *, pair: bool) -> Examples:
@@ -95,15 +106,16 @@ class Sources:
 
     def labelling(self) -> Labelling | None:
         """The labeller; None where it is not here."""
-        if self.labeller is None:
+        directory = self.directory("labeller")
+        if directory is None:
             return None
         from offline.teacher.head import read_description
         from offline.teacher.labeller import DESCRIPTION
 
-        if not (self.labeller / DESCRIPTION).exists():
+        if not (directory / DESCRIPTION).exists():
             return None
-        told = read_description(self.labeller / DESCRIPTION)
-        return Labelling(told["identity"], tuple(told["labels"]), self.labeller)
+        told = read_description(directory / DESCRIPTION)
+        return Labelling(told["identity"], tuple(told["labels"]), directory)
 
 
 def sources_of(task_directory: Path, release: ReleaseManifest) -> Sources:
@@ -113,16 +125,23 @@ def sources_of(task_directory: Path, release: ReleaseManifest) -> Sources:
         with suppress(CorruptArtifact):
             if read_release_manifest(path / CANDIDATE).bundle_sha256 != release.bundle_sha256:
                 continue
-            for _, student in _with_content(stages, "student", index.inputs.get("student")):
-                prepare = _with_content(stages, "prepare", student.inputs.get("prepare"))
-                labeller = _with_content(stages, "labeller", student.inputs.get("labeller"))
-                fields = prepare[0][1].config.get("fields", {}) if prepare else {}
-                return Sources(
-                    prepare[0][0] if prepare else None,
-                    labeller[0][0] if labeller else None,
-                    FieldsConfig.model_validate(fields),
-                )
-    return Sources(None, None, FieldsConfig())
+            found: dict[str, FinishedStage] = {}
+            _trace(stages, {"student": index.inputs.get("student")}, found)
+            if "student" in found:
+                prepare = found.get("prepare")
+                fields = {} if prepare is None else prepare.config.get("fields", {})
+                return Sources(found, FieldsConfig.model_validate(fields))
+    return Sources({}, FieldsConfig())
+
+
+def _trace(stages: Path, inputs: Mapping[str, str | None], found: dict[str, FinishedStage]) -> None:
+    """Add the stages with this content, and those that they were made from."""
+    for stage, content in inputs.items():
+        if stage in found:
+            continue
+        for path, manifest in _with_content(stages, stage, content)[:1]:
+            found[stage] = FinishedStage(path, manifest.config)
+            _trace(stages, manifest.inputs, found)
 
 
 @functools.lru_cache(maxsize=2)

@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,7 +16,11 @@ from typing import Any
 import httpx
 import pytest
 
+import offline.tasks
+from offline.knowledge.items import Items
+
 README = Path(__file__).parents[2] / "README.md"
+HELPDESK = Path(offline.tasks.__file__).parent / "helpdesk"
 LABELS = 4
 
 
@@ -55,6 +60,32 @@ def test_the_report_holds_every_figure_and_picture(quick_run: Any) -> None:
     page = (quick_run.directory / "report.html").read_text()
     assert page.count("<svg") == 4
     assert not re.search(r"(src|href)=.https?://", page)
+
+
+def test_the_run_s_generator_writes_samples_for_a_label_that_is_added(
+    quick_run: Any, tmp_path: Path
+) -> None:
+    task = shutil.copytree(quick_run.directory, tmp_path / "small")
+    rows = [
+        line
+        for line in (HELPDESK / "train.jsonl").read_text(encoding="utf-8").splitlines()
+        if json.loads(line)["label"] == "phishing_report"
+    ]
+    (tmp_path / "new.jsonl").write_text("\n".join(rows[:10]) + "\n", encoding="utf-8")
+    done = quick_run.retrikt(
+        "knowledge", "add", str(tmp_path / "new.jsonl"), "--new-labels", "--samples", "48",
+        "--task-dir", str(task),
+    )  # fmt: skip
+    told = json.loads(done.stdout)
+    # 9 for the gate: the run is so small that any new label costs it accuracy.
+    assert done.returncode == (0 if told["outcome"] == "activated" else 9), done.stderr
+    written = told["written"]
+    kept = written["kept"]["phishing_report"]
+    assert written["written"] == 48 == kept + sum(written["dropped"].values())
+    assert len(told["added"]) == 10 + kept
+    made = Items.of(task, told["release"])
+    assert made.origins.count("manual") == 10
+    assert set(made.labels[-10 - kept :]) == {"phishing_report"}
 
 
 def test_the_student_is_small_beside_the_labeller(quick_run: Any) -> None:
