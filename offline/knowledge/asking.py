@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from offline.knowledge.items import labelled_by_persons
 from offline.knowledge.journal import item_keys
 from offline.student.mixing_fit import nearest_items
 from offline.teacher.near_duplicates import jaccard_similarity, shingles
@@ -92,11 +93,21 @@ class AskedKnowledge:
         return table["text"].to_pylist(), pairs
 
     def items_by_label(self) -> dict[str, list[int]]:
-        """Rows of the items of each label, at most `MOST_ROWS` of each, evenly spread."""
-        found: dict[str, list[int]] = {label: [] for label in self.knowledge.metadata.labels}
-        for row, label in enumerate(self.knowledge.table["label"].to_pylist()):
+        """Rows of the items of each label, at most `MOST_ROWS` of each, evenly spread.
+
+        Where people labelled items of a label that the student does not know, samples that were written for it
+        are left aside: they tell what the generator takes it to be.
+        """
+        table, labels = self.knowledge.table, self.knowledge.metadata.labels
+        found: dict[str, list[int]] = {label: [] for label in labels}
+        by_persons: dict[str, list[int]] = {label: [] for label in labels[self.known :]}
+        rows = zip(table["label"].to_pylist(), labelled_by_persons(table), strict=True)
+        for row, (label, told) in enumerate(rows):
             if label is not None:
                 found[label].append(row)
+                if told and label in by_persons:
+                    by_persons[label].append(row)
+        found.update({label: rows for label, rows in by_persons.items() if rows})
         return {
             label: rows[:: -(-len(rows) // MOST_ROWS)] if rows else []
             for label, rows in found.items()

@@ -83,6 +83,8 @@ def draft_addition(
     kept, skipped = without_duplicates(new, items.keys, skip=skip_duplicates)
     warnings = check_against_held_out(kept, sources)
     if not kept:
+        if samples:
+            warnings.append("no samples were written, since none of the texts is new")
         return Draft(None, skipped=skipped, warnings=tuple(warnings))
     labeller, given = _asked(
         sources,
@@ -107,11 +109,7 @@ def draft_addition(
         written = written_samples(items, asked, sources, samples, seed=seed)
         added += written.items
         figures = written.figures
-        warnings += [
-            f"none of the samples written for {label!r} was fit to be kept"
-            for label, number in figures["kept"].items()
-            if not number
-        ]
+        warnings += written.warnings
     edit = Edit.now(items.release.edits, labeller=labeller, added=added)
     return Draft(edit, skipped=skipped, warnings=tuple(warnings), written=figures)
 

@@ -74,8 +74,12 @@ class EditableKnowledge:
     def apply(self, edit: Edit) -> None:
         """Apply one edit: what is taken out first, then the new labels, then what is added.
 
-        An added item takes the place of one with the same key.
+        An item that a person added takes the place of one with the same key.
         """
+        # What a generator wrote does not displace what is there, as what a person adds does.
+        there = set(self.keys) - set(edit.removed)
+        added = [item for item in edit.added if item.generator is None or item.key not in there]
+        edit = edit.model_copy(update={"added": tuple(added)})
         self._remove({*edit.removed, *(item.key for item in edit.added)})
         self._relabel(edit)
         self._add(edit)
@@ -155,7 +159,6 @@ class EditableKnowledge:
         self.soft = np.concatenate([self.soft, soft])
         self.vectors = np.concatenate([self.vectors, self._encode(texts, self._pairs(pairs))])
         self.keys += item_keys(texts, pairs)
-        count = len(texts)
         new = {
             "text": texts,
             "text_pair": pairs,
@@ -163,7 +166,10 @@ class EditableKnowledge:
             "origin": ["generated" if item.generator else "manual" for item in edit.added],
             "generator": [item.generator for item in edit.added],
             "labeller": [item.labeller or labeller for item in edit.added],
-            "quality": [self._quality(soft[row], named[row]) for row in range(count)],
+            "quality": [
+                self._quality(soft[row], named[row], item.nearest)
+                for row, item in enumerate(edit.added)
+            ],
         }
         for name, values in new.items():
             self._columns[name] += values
@@ -204,8 +210,12 @@ class EditableKnowledge:
         total = self.soft.sum(1, keepdims=True)
         self.soft = np.where(total > 0, self.soft / np.where(total > 0, total, 1), 1 / len(kept))
 
-    def _quality(self, soft: NDArray[np.float32], label: str | None) -> list[tuple[str, float]]:
+    def _quality(
+        self, soft: NDArray[np.float32], label: str | None, nearest: float | None = None
+    ) -> list[tuple[str, float]]:
         scores = [("confidence", float(soft.max()))]
         if label is not None:
             scores.append(("agreement", float(soft[self.labels.index(label)])))
+        if nearest is not None:
+            scores.append(("nearest", nearest))
         return scores

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from offline.knowledge.journal import item_keys
 from services.platform.errors import NotFound, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
@@ -35,6 +37,19 @@ class Filter:
     def keys_alone(self) -> bool:
         """Whether it names items by nothing but their keys."""
         return bool(self.keys) and not (self.labels or self.origins or self.contains)
+
+
+def labelled_by_persons(table: pa.Table) -> list[bool]:
+    """Which items of a knowledge file's table have a label that a person gave.
+
+    A sample's label is what it was written for; it is told by its score `nearest`, which an item loses when it is
+    relabelled.
+    """
+    columns = (table[name].to_pylist() for name in ("label", "origin", "quality"))
+    return [
+        label is not None and not (origin == "generated" and "nearest" in dict(quality or ()))
+        for label, origin, quality in zip(*columns, strict=True)
+    ]
 
 
 class Items:

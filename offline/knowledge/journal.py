@@ -44,6 +44,7 @@ class AddedItem(_Record):
             probabilities are then the item's soft label.
         labeller: identity of the one that the probabilities are by, where it is another than the edit's: one that
             was fitted for the edit, and is asked no more.
+        nearest: of a generator's text, the cosine to the most similar one that was known.
     """
 
     text: str
@@ -52,6 +53,7 @@ class AddedItem(_Record):
     probabilities: dict[str, float] | None = None
     generator: str | None = None
     labeller: str | None = None
+    nearest: float | None = None
 
     @property
     def key(self) -> str:

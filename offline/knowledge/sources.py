@@ -144,6 +144,11 @@ def _trace(stages: Path, inputs: Mapping[str, str | None], found: dict[str, Fini
             _trace(stages, manifest.inputs, found)
 
 
+def forget_labellers() -> None:
+    """Let go of the labellers that were asked; they are loaded anew where they are asked again."""
+    _loaded.cache_clear()
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(directory: Path) -> "Labeller":
     from offline.teacher.labeller import load_labeller

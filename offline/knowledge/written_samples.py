@@ -5,28 +5,27 @@ labelled texts alone; the labeller is fitted anew on all labelled texts, as the 
 labels. How each is done is what the run's own stages say.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
 
 from offline.knowledge.additions import NewItem
-from offline.knowledge.items import Items
+from offline.knowledge.items import Items, labelled_by_persons
 from offline.knowledge.journal import AddedItem, item_keys, loose_forms
-from offline.knowledge.sources import Sources
+from offline.knowledge.sources import Sources, forget_labellers
 from offline.stages.knowledge import EMBEDDINGS
 from offline.store.knowledge import KnowledgeConfig
 from offline.tasks.label_words import label_words
 from offline.tasks.normal_form import letters_and_digits
-from offline.tasks.prepared import PreparedTask
+from offline.tasks.prepared import Examples, PreparedTask
 from offline.teacher.encoder import load_encoder
-from offline.teacher.generation import GenerateConfig
+from offline.teacher.generation import SCHEMA, GenerateConfig, shards, write_shard
 from offline.teacher.generator import SHARED_TOKENS, Generator, load_generator
 from offline.teacher.labeller import Labeller, LabellerConfig
 from offline.teacher.labeller_fit import fit_labeller
@@ -34,7 +33,6 @@ from offline.teacher.quality import QualityConfig, screen
 from offline.teacher.soft_labels import joined
 from offline.teacher.soft_prompt import SoftPrompt, SoftPromptConfig, name_prompt, tune
 from offline.teacher.text_scorer import LabelledRows
-from offline.teacher.writing import Written, balanced_labels, write
 from services.platform.errors import InvalidData
 
 NEEDED = ("prepare", "labeller", "soft_prompt", "generator", "generate", "knowledge")
@@ -47,28 +45,48 @@ class WrittenSamples:
 
     Attributes:
         items: the samples that are kept, each with the label it was written for and the labeller's soft label.
-        figures: how many were `written` and `kept`, and why others were `dropped`, by reason.
+        figures: how many were `written`, how many `kept` by label, and how many `dropped` by reason.
+        warnings: what a person should know.
     """
 
     items: tuple[AddedItem, ...]
     figures: Mapping[str, Any]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class _Labelled:
-    """Texts with the labels that people gave them; `pairs` None for single texts."""
+class _Texts:
+    """n texts, with the labels that people gave them where they have any; `pairs` None for single texts."""
 
     texts: list[str]
     pairs: list[str] | None
     labels: list[str]
 
-    def of(self, labels: Sequence[str]) -> "_Labelled":
+    def with_labels(self, labels: Sequence[str]) -> "_Texts":
         rows = [row for row, label in enumerate(self.labels) if label in labels]
-        return _Labelled(
+        return _Texts(
             [self.texts[row] for row in rows],
             None if self.pairs is None else [self.pairs[row] for row in rows],
             [self.labels[row] for row in rows],
         )
+
+    @property
+    def forms(self) -> list[str]:
+        pairs: Sequence[str | None] = self.pairs or [None] * len(self.texts)
+        return [
+            letters_and_digits(text, pair) for text, pair in zip(self.texts, pairs, strict=True)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What the run left that is read here: its task and rows, and its knowledge with the labeller's embeddings."""
+
+    task: PreparedTask
+    train: Examples
+    unlabelled: Examples
+    knowledge: pa.Table
+    embeddings: NDArray[np.float16]
 
 
 def written_samples(
@@ -76,8 +94,8 @@ def written_samples(
 ) -> WrittenSamples:
     """Write samples for every label of the new items.
 
-    Kept are complete ones that pass the run's quality filters, that the labeller takes for the label they were written
-    for, and that are neither knowledge nor rows of the test split.
+    Kept are complete ones that pass the run's quality filters, that the labeller takes for the label they were
+    written for, and that are neither knowledge nor rows of the validation or the test split.
 
     Args:
         items: of the live release.
@@ -87,68 +105,52 @@ def written_samples(
         seed: of the samples, the folds of the labeller and the tuning.
 
     Raises:
-        InvalidData: an item has no label, a label has fewer than two texts, or a stage of the run is not here.
+        InvalidData: an item has no label, a label has too few texts, or a result of the run is not here.
     """
     wanted = list(dict.fromkeys(_label_of(item) for item in new))
-    missing = [stage for stage in NEEDED if stage not in sources.stages]
-    if missing:
-        raise InvalidData(
-            f"No samples can be written: the {_plural('stage', missing)} {', '.join(missing)} of the run that made "
-            f"the live release {'is' if len(missing) == 1 else 'are'} not here.",
-            hint="Edit where the run was made and its stages are kept, or leave --samples out.",
-        )
-    task = PreparedTask.load(sources.stages["prepare"].directory)
-    labelled = _labelled(task, items, new)
-    for label in wanted:
-        if labelled.labels.count(label) < 2:
-            raise InvalidData(
-                f"The label {label!r} has one text, which is too few to write samples by.",
-                hint="Give at least two of it; ten are a good number.",
-            )
-    words = {label: _words(task, label) for label in dict.fromkeys(labelled.labels)}
+    run = _run(sources)
     settings = LabellerConfig.model_validate(sources.stages["labeller"].config)
-    encoder = load_encoder(settings.encoder)
-    embeddings = encoder.embed(labelled.texts, labelled.pairs)
-    place = {label: position for position, label in enumerate(words)}
-    rows = LabelledRows(
-        labelled.texts,
-        labelled.pairs,
-        np.array([place[label] for label in labelled.labels]),
-        [letters_and_digits(text) for text in joined(labelled.texts, labelled.pairs)],
-    )
-    labeller = fit_labeller(
-        rows, embeddings, words, encoder, settings, seed=seed, progress=lambda *_: None
-    ).labeller
+    labelled, left_out = _enough(_labelled(run, items, new), run, wanted, settings.folds)
+    words = {label: _words(run.task, label) for label in dict.fromkeys(labelled.labels)}
+    # The generator needs the memory that the run's own labeller took.
+    forget_labellers()
+    labeller, embeddings = _labeller(labelled, words, settings, seed)
     generator = load_generator(sources.stages["generator"].directory)
     tuning = SoftPromptConfig.model_validate(sources.stages["soft_prompt"].config)
     prompt = _prompt(
-        generator, {label: words[label] for label in wanted}, labelled.of(wanted), tuning, seed
-    )
-    sampling = GenerateConfig.model_validate(sources.stages["generate"].config).sampling
-    written = write(
         generator,
-        prompt.fixed(),
-        balanced_labels(count * len(wanted), len(wanted)),
-        sampling,
-        torch.Generator().manual_seed(seed),
+        {label: words[label] for label in wanted},
+        labelled.with_labels(wanted),
+        tuning,
+        seed,
+    )
+    total = count * len(wanted)
+    generate = GenerateConfig.model_validate(sources.stages["generate"].config)
+    generate = generate.model_copy(update={"samples": total})
+    written = pa.concat_tables(
+        [
+            SCHEMA.empty_table(),
+            *(
+                write_shard(shard, generator, prompt.fixed(), wanted)
+                for shard in shards(generate, len(wanted), seed)
+            ),
+        ]
     )
     quality = KnowledgeConfig.model_validate(sources.stages["knowledge"].config).quality
-    # What is taken for another label tells nothing of this one; and few are kept, however unevenly they pass.
-    quality = quality.model_copy(update={"other_label": "drop", "balance": float(count)})
-    known_texts, known_embeddings = _known(sources.stages["knowledge"].directory)
-    test = sources.split("test")
+    # What is taken for another label tells nothing of this one; and however unevenly they pass, all may stay.
+    quality = quality.model_copy(update={"other_label": "drop", "balance": float(len(words))})
+    known, known_embeddings = _known(run, items, labelled, embeddings, labeller)
     sieve = Sieve(
         labeller=labeller,
         words=tuple(words.values()),
-        texts=[*known_texts, *joined(labelled.texts, labelled.pairs)],
-        embeddings=np.concatenate([known_embeddings, embeddings]),
+        texts=known,
+        embeddings=known_embeddings,
         keys=frozenset(items.keys),
-        test=frozenset()
-        if test is None
-        else frozenset(loose_forms(test["text"].to_pylist(), test["text_pair"].to_pylist())),
+        held_out=_held_out(sources),
         quality=quality,
     )
-    return sieve(written, wanted, generator.identity)
+    found = sieve(written, total, wanted, generator.identity, pair=run.task.pair)
+    return WrittenSamples(found.items, found.figures, (*left_out, *found.warnings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +162,7 @@ class Sieve:
         words: of its labels.
         texts, embeddings: (n) known texts, pairs joined, and the labeller's embeddings (n, d) of them.
         keys: of the live release's items.
-        test: loose forms of the rows of the test split.
+        held_out: loose forms of the rows of the validation and the test split.
         quality: thresholds.
     """
 
@@ -169,20 +171,27 @@ class Sieve:
     texts: list[str]
     embeddings: NDArray[np.float32]
     keys: frozenset[str]
-    test: frozenset[str]
+    held_out: frozenset[str]
     quality: QualityConfig
 
-    def __call__(self, written: Written, wanted: Sequence[str], generator: str) -> WrittenSamples:
-        """The samples that pass; `wanted` names the labels that they were written for, by position."""
-        total, labeller = len(written.texts), self.labeller
-        rows = [row for row in range(total) if written.complete[row] and written.texts[row]]
-        texts = [written.texts[row] for row in rows]
-        pairs = None if written.pairs is None else [written.pairs[row] for row in rows]
-        asked = [wanted[label] for label in written.labels[rows]]
-        dropped = Counter({"incomplete": total - len(rows)})
-        kept: list[int] = []
-        soft = np.empty((0, len(labeller.labels)), np.float32)
-        if rows:
+    def __call__(
+        self, written: pa.Table, total: int, wanted: Sequence[str], generator: str, *, pair: bool
+    ) -> WrittenSamples:
+        """The samples that pass.
+
+        Args:
+            written: complete samples; see `write_shard`.
+            total: how many were begun.
+            wanted: labels that they were written for.
+            generator: identity of what wrote them.
+            pair: whether they are pairs.
+        """
+        texts: list[str] = written["text"].to_pylist()
+        pairs: list[str] | None = written["text_pair"].to_pylist() if pair else None
+        asked: list[str] = written["label"].to_pylist()
+        labeller, dropped = self.labeller, Counter({"incomplete": total - len(texts)})
+        items: list[AddedItem] = []
+        if texts:
             embeddings = labeller.embed(texts, pairs)
             soft = labeller.soft_labels(texts, pairs, embeddings=embeddings)
             screened = screen(
@@ -200,11 +209,10 @@ class Sieve:
             kept = [
                 row
                 for row in screened.kept
-                if keys[row] not in self.keys and loose[row] not in self.test
+                if keys[row] not in self.keys and loose[row] not in self.held_out
             ]
             dropped["known"] += len(screened.kept) - len(kept)
-        return WrittenSamples(
-            tuple(
+            items = [
                 AddedItem(
                     text=texts[row],
                     text_pair=None if pairs is None else pairs[row],
@@ -212,26 +220,123 @@ class Sieve:
                     probabilities=dict(zip(labeller.labels, map(float, soft[row]), strict=True)),
                     generator=generator,
                     labeller=labeller.identity,
+                    nearest=float(screened.nearest[row]),
                 )
                 for row in kept
-            ),
+            ]
+        counts = {label: sum(item.label == label for item in items) for label in wanted}
+        return WrittenSamples(
+            tuple(items),
             {
                 "written": total,
-                "kept": {label: sum(asked[row] == label for row in kept) for label in wanted},
+                "kept": counts,
                 "dropped": {reason: number for reason, number in dropped.items() if number},
             },
+            tuple(
+                f"none of the samples written for {label!r} was fit to be kept"
+                for label, number in counts.items()
+                if not number
+            ),
         )
+
+
+def _run(sources: Sources) -> _Run:
+    missing = [stage for stage in NEEDED if stage not in sources.stages]
+    if missing:
+        raise InvalidData(
+            f"No samples can be written: what the run that made the live release left is not all here, its "
+            f"{'stage' if len(missing) == 1 else 'stages'} {', '.join(missing)} {'is' if len(missing) == 1 else 'are'} "
+            "missing.",
+            hint="Edit where the run was made and its stages are kept, or leave --samples out.",
+        )
+    try:
+        task = PreparedTask.load(sources.stages["prepare"].directory)
+        knowledge = sources.stages["knowledge"].directory
+        return _Run(
+            task,
+            task.examples("train"),
+            task.examples("unlabelled"),
+            pq.read_table(knowledge / "knowledge.parquet", columns=["text", "text_pair"]),
+            np.load(knowledge / EMBEDDINGS),
+        )
+    except FileNotFoundError as error:
+        raise InvalidData(
+            f"No samples can be written: a file that the run left is not here any more ({error}).",
+            hint="A purge deletes such files; `retrikt run CONFIG` makes them anew. Or leave --samples out.",
+        ) from error
+
+
+def _labelled(run: _Run, items: Items, new: Sequence[NewItem]) -> _Texts:
+    """What people labelled: the run's rows, items of the release, the new items; each once, its newest label."""
+    pairs: Sequence[str | None] = run.train.pairs or [None] * len(run.train)
+    rows = list(zip(run.train.texts, pairs, run.train.labels or [], strict=True))
+    by_persons = labelled_by_persons(items.knowledge.table)
+    every = zip(items.texts, items.pairs, items.labels, by_persons, strict=True)
+    rows += [(text, pair, label) for text, pair, label, told in every if told and label is not None]
+    rows += [(item.text, item.pair, _label_of(item)) for item in new]
+    keys = item_keys([row[0] for row in rows], [row[1] for row in rows])
+    last = list(dict(zip(keys, rows, strict=True)).values())
+    return _Texts(
+        [text for text, _, _ in last],
+        [pair or "" for _, pair, _ in last] if run.task.pair else None,
+        [label for _, _, label in last],
+    )
+
+
+def _enough(
+    labelled: _Texts, run: _Run, wanted: Sequence[str], folds: int
+) -> tuple[_Texts, list[str]]:
+    """The texts of labels that have as many as the labeller's folds; what is left out is told.
+
+    A label with fewer would have all labels fitted in fewer folds: a worse labeller, for all of them.
+    """
+    forms: dict[str, set[str]] = defaultdict(set)
+    for label, form in zip(labelled.labels, labelled.forms, strict=True):
+        forms[label].add(form)
+    least = min([folds, *(len(forms[label]) for label in run.task.labels if label in forms)])
+    for label in wanted:
+        if len(forms[label]) < least:
+            raise InvalidData(
+                f"The label {label!r} has {len(forms[label])} distinct text{'' if len(forms[label]) == 1 else 's'}, "
+                f"too few to write samples by: the labeller is fitted in {least} folds.",
+                hint=f"Give at least {least} of it; ten are a good number.",
+            )
+    few = [label for label, found in forms.items() if len(found) < least]
+    told = [
+        f"the label {label!r} has too few texts for the labeller that sieved the samples"
+        for label in few
+    ]
+    return labelled.with_labels([label for label in forms if label not in few]), told
+
+
+def _labeller(
+    labelled: _Texts, words: Mapping[str, str], settings: LabellerConfig, seed: int
+) -> tuple[Labeller, NDArray[np.float32]]:
+    """A labeller of these labels, fitted to these texts, and its embeddings of them."""
+    encoder = load_encoder(settings.encoder)
+    embeddings = encoder.embed(labelled.texts, labelled.pairs)
+    place = {label: position for position, label in enumerate(words)}
+    gold = np.array([place[label] for label in labelled.labels])
+    rows = LabelledRows(labelled.texts, labelled.pairs, gold, labelled.forms)
+    fitted = fit_labeller(
+        rows, embeddings, words, encoder, settings, seed=seed, progress=lambda *_: None
+    )
+    return fitted.labeller, embeddings
 
 
 def _prompt(
     generator: Generator,
     words: Mapping[str, str],
-    labelled: _Labelled,
+    labelled: _Texts,
     config: SoftPromptConfig,
     seed: int,
 ) -> SoftPrompt:
     """The prompt of these labels: their words, tuned on their texts."""
-    prompt = name_prompt(generator, list(words.values()), SHARED_TOKENS, config.label_tokens)
+    names = list(words.values())
+    # The generator has room for the run's own names; longer ones lose their last tokens.
+    room = generator.name_width - SHARED_TOKENS
+    own = config.label_tokens or min(generator.framing.name_width(names), room)
+    prompt = name_prompt(generator, names, SHARED_TOKENS, own)
     pairs: Sequence[str | None] = labelled.pairs or [None] * len(labelled.texts)
     tune(
         prompt,
@@ -248,32 +353,44 @@ def _prompt(
     return prompt
 
 
-def _labelled(task: PreparedTask, items: Items, new: Sequence[NewItem]) -> _Labelled:
-    """The run's labelled rows, what people added since, and the new items; each text once, the newest label."""
-    train = task.examples("train")
-    pairs: Sequence[str | None] = train.pairs or [None] * len(train)
-    rows = list(zip(train.texts, pairs, train.labels or [], strict=True))
-    for text, pair, label, origin in zip(
-        items.texts, items.pairs, items.labels, items.origins, strict=True
-    ):
-        if origin == "manual" and label is not None:
-            rows.append((text, pair, label))
-    rows += [(item.text, item.pair, _label_of(item)) for item in new]
-    keys = item_keys([row[0] for row in rows], [row[1] for row in rows])
-    last = list(dict(zip(keys, rows, strict=True)).values())
-    return _Labelled(
-        [text for text, _, _ in last],
-        [pair or "" for _, pair, _ in last] if task.pair else None,
-        [label for _, _, label in last],
-    )
+def _known(
+    run: _Run,
+    items: Items,
+    labelled: _Texts,
+    embeddings: NDArray[np.float32],
+    labeller: Labeller,
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Texts that samples are held against, pairs joined, and embeddings of them: whatever the generator may have seen,
+    and the release's items; those that the run embedded are not embedded again."""
+    pairs = run.knowledge["text_pair"].to_pylist() if run.task.pair else None
+    texts = joined(run.knowledge["text"].to_pylist(), pairs)
+    own = joined(labelled.texts, labelled.pairs)
+    there = {*texts, *own}
+    rest: dict[tuple[str, str | None], None] = {}
+    for found in (run.train, run.unlabelled):
+        seconds: Sequence[str | None] = found.pairs or [None] * len(found)
+        rest.update(dict.fromkeys(zip(found.texts, seconds, strict=True)))
+    rest.update(dict.fromkeys(zip(items.texts, items.pairs, strict=True)))
+    fresh = [
+        (text, pair)
+        for text, pair in rest
+        if (text if pair is None else f"{text}\n{pair}") not in there
+    ]
+    parts = [run.embeddings.astype(np.float32), embeddings]
+    seconds_of = [pair or "" for _, pair in fresh] if run.task.pair else None
+    firsts = [text for text, _ in fresh]
+    if fresh:
+        parts.append(labeller.embed(firsts, seconds_of))
+    return [*texts, *own, *joined(firsts, seconds_of)], np.concatenate(parts)
 
 
-def _known(knowledge: Path) -> tuple[list[str], NDArray[np.float32]]:
-    """Texts (pairs joined) of a finished knowledge stage, and the labeller's embeddings of them."""
-    table = pq.read_table(knowledge / "knowledge.parquet", columns=["text", "text_pair"])
-    pairs = table["text_pair"].to_pylist()
-    texts = joined(table["text"].to_pylist(), pairs if any(pairs) else None)
-    return texts, np.load(knowledge / EMBEDDINGS).astype(np.float32)
+def _held_out(sources: Sources) -> frozenset[str]:
+    found: set[str] = set()
+    for split in ("validation", "test"):
+        table = sources.split(split)
+        if table is not None:
+            found.update(loose_forms(table["text"].to_pylist(), table["text_pair"].to_pylist()))
+    return frozenset(found)
 
 
 def _label_of(item: NewItem) -> str:
@@ -287,7 +404,3 @@ def _label_of(item: NewItem) -> str:
 
 def _words(task: PreparedTask, label: str) -> str:
     return task.label_texts.get(label) or label_words(label)
-
-
-def _plural(word: str, of: Sequence[str]) -> str:
-    return word if len(of) == 1 else f"{word}s"

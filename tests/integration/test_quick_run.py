@@ -62,30 +62,36 @@ def test_the_report_holds_every_figure_and_picture(quick_run: Any) -> None:
     assert not re.search(r"(src|href)=.https?://", page)
 
 
-def test_the_run_s_generator_writes_samples_for_a_label_that_is_added(
+def test_the_run_s_generator_writes_samples_for_labels_of_added_texts(
     quick_run: Any, tmp_path: Path
 ) -> None:
     task = shutil.copytree(quick_run.directory, tmp_path / "small")
+    before = Items.of(task)
     rows = [
         line
         for line in (HELPDESK / "train.jsonl").read_text(encoding="utf-8").splitlines()
-        if json.loads(line)["label"] == "phishing_report"
+        if json.loads(line)["label"] in ("vpn_connection", "phishing_report")
     ]
-    (tmp_path / "new.jsonl").write_text("\n".join(rows[:10]) + "\n", encoding="utf-8")
+    (tmp_path / "new.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     done = quick_run.retrikt(
-        "knowledge", "add", str(tmp_path / "new.jsonl"), "--new-labels", "--samples", "48",
-        "--task-dir", str(task),
+        "knowledge", "add", str(tmp_path / "new.jsonl"), "--new-labels", "--skip-duplicates",
+        "--samples", "800", "--task-dir", str(task),
     )  # fmt: skip
     told = json.loads(done.stdout)
-    # 9 for the gate: the run is so small that any new label costs it accuracy.
+    # 9 for the gate: the run is so small that a new label costs it accuracy.
     assert done.returncode == (0 if told["outcome"] == "activated" else 9), done.stderr
-    written = told["written"]
-    kept = written["kept"]["phishing_report"]
-    assert written["written"] == 48 == kept + sum(written["dropped"].values())
-    assert len(told["added"]) == 10 + kept
+    written, kept = told["written"], sum(told["written"]["kept"].values())
+    assert written["written"] == 1600 == kept + sum(written["dropped"].values())
+    assert written["kept"].keys() == {"vpn_connection", "phishing_report"}
+    assert kept > 0, written
     made = Items.of(task, told["release"])
-    assert made.origins.count("manual") == 10
-    assert set(made.labels[-10 - kept :]) == {"phishing_report"}
+    by_person = len(rows) - told["skipped"]
+    assert len(made) == len(before) + by_person + kept
+    assert made.origins[len(before) :] == ["manual"] * by_person + ["generated"] * kept
+    for identity in range(len(made) - kept, len(made)):
+        sample = made.described(identity)
+        assert next(iter(sample["soft_label"])) == sample["label"], "of the refitted labeller"
+        assert sample["generator"].startswith("miniature-")
 
 
 def test_the_student_is_small_beside_the_labeller(quick_run: Any) -> None:

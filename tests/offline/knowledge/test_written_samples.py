@@ -4,20 +4,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from edited_task import PHONES, TEST_ROW, candidate, live
 from numpy.typing import NDArray
 
 from offline.knowledge.additions import NewItem
-from offline.knowledge.drafts import Draft, draft_addition
+from offline.knowledge.drafts import Draft, draft_addition, draft_relabelling
 from offline.knowledge.editable import EditableKnowledge, Relabeller
 from offline.knowledge.editing import EditSettings, edit_knowledge
-from offline.knowledge.items import Items
+from offline.knowledge.items import Items, labelled_by_persons
 from offline.knowledge.journal import JOURNAL, AddedItem, Edit, item_keys, loose_forms
 from offline.knowledge.sources import Sources, sources_of
-from offline.knowledge.written_samples import Sieve, written_samples
+from offline.knowledge.written_samples import Sieve, WrittenSamples, written_samples
+from offline.teacher.generation import SCHEMA
 from offline.teacher.quality import QualityConfig
-from offline.teacher.writing import Written
 from services.platform.errors import InvalidData
 from services.releases.manifest import KNOWLEDGE
 from services.store.knowledge_file import read_knowledge
@@ -48,7 +49,7 @@ class WordsLabeller:
         return np.array([[0.2, 0.8] if found else [0.9, 0.1] for found in phone], np.float32)
 
 
-def sieved(texts: Sequence[str], complete: Sequence[bool] | None = None) -> object:
+def sieved(texts: Sequence[str], begun: int) -> WrittenSamples:
     known = ["the handset of a known item rings"]
     sieve = Sieve(
         labeller=WordsLabeller(),  # type: ignore[arg-type]
@@ -56,17 +57,18 @@ def sieved(texts: Sequence[str], complete: Sequence[bool] | None = None) -> obje
         texts=["my handset says nothing at all"],
         embeddings=np.eye(64, dtype=np.float32)[:1],
         keys=frozenset(item_keys(known, None)),
-        test=frozenset(loose_forms(["A dialling tone, in the test split"], None)),
-        quality=QualityConfig(other_label="drop", balance=100.0, max_length=9),
+        held_out=frozenset(loose_forms(["A dialling tone, in the test split"], None)),
+        quality=QualityConfig(other_label="drop", balance=2.0, max_length=9),
     )
-    written = Written(
-        list(texts),
-        None,
-        np.zeros(len(texts), np.int64),
-        np.array(complete or [True] * len(texts)),
-        None,  # type: ignore[arg-type]
-    )
-    return sieve(written, ["phone"], "the generator")
+    count = len(texts)
+    columns = {
+        "text": list(texts),
+        "text_pair": [None] * count,
+        "label": ["phone"] * count,
+        "logprob": [0.0] * count,
+    }
+    written = pa.table(columns, SCHEMA)
+    return sieve(written, begun, ["phone"], "the generator", pair=False)
 
 
 def test_what_is_known_or_takes_no_part_in_training_is_not_kept() -> None:
@@ -77,11 +79,10 @@ def test_what_is_known_or_takes_no_part_in_training_is_not_kept() -> None:
             "the printer is out of paper again",
             "The Handset of a known item  rings",
             "a dialling tone in the test split",
-            "this handset was cut in the mid",
             KEPT[1],
             KEPT[0].upper(),
         ],
-        [True, True, True, True, True, False, True, True],
+        begun=8,
     )
     assert [item.text for item in found.items] == list(KEPT)
     assert found.figures == {
@@ -95,8 +96,9 @@ def test_what_is_known_or_takes_no_part_in_training_is_not_kept() -> None:
 
 
 def test_nothing_complete_is_told_as_such() -> None:
-    found = sieved(["a handset that", "a dialling"], [False, False])
+    found = sieved([], begun=2)
     assert found.items == ()
+    assert found.warnings == ("none of the samples written for 'phone' was fit to be kept",)
     assert found.figures == {"written": 2, "kept": {"phone": 0}, "dropped": {"incomplete": 2}}
 
 
@@ -113,6 +115,7 @@ def edited(task: Path) -> Edit:
                 probabilities={"printer": 0.25, "phone": 0.75},
                 generator="the generator",
                 labeller="refitted",
+                nearest=0.5,
             ),
         ],
     )
@@ -127,8 +130,52 @@ def test_a_sample_s_soft_label_is_the_labeller_s_and_its_origin_is_told(task: Pa
     assert (sample["label"], sample["labeller"]) == ("phone", "refitted")
     assert sample["soft_label"]["phone"] == pytest.approx(0.75)
     assert sample["soft_label"]["printer"] == pytest.approx(0.25)
+    assert sample["quality"] == pytest.approx(
+        {"confidence": 0.75, "agreement": 0.75, "nearest": 0.5}
+    )
     assert (by_person["origin"], by_person["generator"]) == ("manual", None)
     assert by_person["soft_label"]["phone"] == pytest.approx(0.9)
+    # The gate judges the label by what people said of it.
+    assert made.left_out == {"phone": {"rows": len(PHONES), "recall": 1.0}}
+    assert labelled_by_persons(items.knowledge.table)[-2:] == [True, False]
+
+
+def test_a_sample_that_a_person_relabels_is_a_person_s(task: Path) -> None:
+    edit_knowledge(task, lambda *_: Draft(edited(task)), EditSettings())
+    last = len(Items.of(task)) - 1
+
+    def draft(items: Items, sources: Sources) -> Draft:
+        return draft_relabelling(
+            items, [last], "network", sources, new_labels=False, ask_labeller=False
+        )
+
+    made = edit_knowledge(task, draft, EditSettings(force=True))
+    assert made.outcome == "activated", made.reasons
+    items = Items.of(task)
+    assert items.described(last)["label"] == "network"
+    assert labelled_by_persons(items.knowledge.table)[-1]
+
+
+def test_a_sample_does_not_displace_what_a_later_run_has(task: Path) -> None:
+    knowledge = read_knowledge(candidate(task) / KNOWLEDGE)
+    text = knowledge.table["text"][0].as_py()
+    sample = AddedItem(text=text, label="phone", probabilities={"phone": 1.0}, generator="it")
+    by_person = sample.model_copy(update={"generator": None})
+
+    def label(item: AddedItem) -> str | None:
+        editable = EditableKnowledge(
+            knowledge,
+            knowledge.metadata.labels,
+            lambda texts, _: np.zeros((len(texts), knowledge.vectors.shape[1]), np.float32),
+            None,
+        )
+        editable.apply(Edit.now([], added=[item]))
+        table = editable.finished().table
+        found: str | None = table["label"][table["text"].to_pylist().index(text)].as_py()
+        return found
+
+    assert label(sample) == knowledge.table["label"][0].as_py()
+    assert label(by_person) == "phone"
 
 
 def test_another_labeller_is_not_asked_about_a_sample_of_a_label_that_it_does_not_know(
