@@ -5,10 +5,9 @@ labelled texts alone; the labeller is fitted anew on all labelled texts, as the 
 labels. How each is done is what the run's own stages say.
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,8 @@ from numpy.typing import NDArray
 
 from offline.knowledge.additions import NewItem
 from offline.knowledge.items import Items, labelled_by_persons
-from offline.knowledge.journal import AddedItem, item_keys, loose_forms
+from offline.knowledge.journal import item_keys, loose_forms
+from offline.knowledge.sample_sieve import Sieve, WrittenSamples
 from offline.knowledge.sources import Sources, forget_labellers
 from offline.stages.knowledge import EMBEDDINGS
 from offline.store.knowledge import KnowledgeConfig
@@ -29,7 +29,6 @@ from offline.teacher.generation import SCHEMA, GenerateConfig, shards, write_sha
 from offline.teacher.generator import SHARED_TOKENS, Generator, load_generator
 from offline.teacher.labeller import Labeller, LabellerConfig
 from offline.teacher.labeller_fit import fit_labeller
-from offline.teacher.quality import QualityConfig, screen
 from offline.teacher.soft_labels import joined
 from offline.teacher.soft_prompt import SoftPrompt, SoftPromptConfig, name_prompt, tune
 from offline.teacher.text_scorer import LabelledRows
@@ -37,21 +36,6 @@ from services.platform.errors import InvalidData
 
 NEEDED = ("prepare", "labeller", "soft_prompt", "generator", "generate", "knowledge")
 """Stages of the run that made the live release whose results are read."""
-
-
-@dataclass(frozen=True, slots=True)
-class WrittenSamples:
-    """What came of it.
-
-    Attributes:
-        items: the samples that are kept, each with the label it was written for and the labeller's soft label.
-        figures: how many were `written`, how many `kept` by label, and how many `dropped` by reason.
-        warnings: what a person should know.
-    """
-
-    items: tuple[AddedItem, ...]
-    figures: Mapping[str, Any]
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,93 +135,6 @@ def written_samples(
     )
     found = sieve(written, total, wanted, generator.identity, pair=run.task.pair)
     return WrittenSamples(found.items, found.figures, (*left_out, *found.warnings))
-
-
-@dataclass(frozen=True, slots=True)
-class Sieve:
-    """What samples are screened by.
-
-    Attributes:
-        labeller: that knows all labels.
-        words: of its labels.
-        texts, embeddings: (n) known texts, pairs joined, and the labeller's embeddings (n, d) of them.
-        keys: of the live release's items.
-        held_out: loose forms of the rows of the validation and the test split.
-        quality: thresholds.
-    """
-
-    labeller: Labeller
-    words: tuple[str, ...]
-    texts: list[str]
-    embeddings: NDArray[np.float32]
-    keys: frozenset[str]
-    held_out: frozenset[str]
-    quality: QualityConfig
-
-    def __call__(
-        self, written: pa.Table, total: int, wanted: Sequence[str], generator: str, *, pair: bool
-    ) -> WrittenSamples:
-        """The samples that pass.
-
-        Args:
-            written: complete samples; see `write_shard`.
-            total: how many were begun.
-            wanted: labels that they were written for.
-            generator: identity of what wrote them.
-            pair: whether they are pairs.
-        """
-        texts: list[str] = written["text"].to_pylist()
-        pairs: list[str] | None = written["text_pair"].to_pylist() if pair else None
-        asked: list[str] = written["label"].to_pylist()
-        labeller, dropped = self.labeller, Counter({"incomplete": total - len(texts)})
-        items: list[AddedItem] = []
-        if texts:
-            embeddings = labeller.embed(texts, pairs)
-            soft = labeller.soft_labels(texts, pairs, embeddings=embeddings)
-            screened = screen(
-                joined(texts, pairs),
-                np.array([labeller.labels.index(label) for label in asked]),
-                embeddings,
-                soft,
-                known_texts=self.texts,
-                known_embeddings=self.embeddings,
-                label_texts=self.words,
-                config=self.quality,
-            )
-            dropped.update(screened.counts())
-            keys, loose = item_keys(texts, pairs), loose_forms(texts, pairs)
-            kept = [
-                row
-                for row in screened.kept
-                if keys[row] not in self.keys and loose[row] not in self.held_out
-            ]
-            dropped["known"] += len(screened.kept) - len(kept)
-            items = [
-                AddedItem(
-                    text=texts[row],
-                    text_pair=None if pairs is None else pairs[row],
-                    label=asked[row],
-                    probabilities=dict(zip(labeller.labels, map(float, soft[row]), strict=True)),
-                    generator=generator,
-                    labeller=labeller.identity,
-                    nearest=float(screened.nearest[row]),
-                )
-                for row in kept
-            ]
-        counts = {label: sum(item.label == label for item in items) for label in wanted}
-        return WrittenSamples(
-            tuple(items),
-            {
-                "written": total,
-                "kept": counts,
-                "dropped": {reason: number for reason, number in dropped.items() if number},
-            },
-            tuple(
-                f"none of the samples written for {label!r} was fit to be kept"
-                for label, number in counts.items()
-                if not number
-            ),
-        )
 
 
 def _run(sources: Sources) -> _Run:

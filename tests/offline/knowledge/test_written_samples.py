@@ -15,8 +15,9 @@ from offline.knowledge.editable import EditableKnowledge, Relabeller
 from offline.knowledge.editing import EditSettings, edit_knowledge
 from offline.knowledge.items import Items, labelled_by_persons
 from offline.knowledge.journal import JOURNAL, AddedItem, Edit, item_keys, loose_forms
+from offline.knowledge.sample_sieve import Sieve, WrittenSamples
 from offline.knowledge.sources import Sources, sources_of
-from offline.knowledge.written_samples import Sieve, WrittenSamples, written_samples
+from offline.knowledge.written_samples import written_samples
 from offline.teacher.generation import SCHEMA
 from offline.teacher.quality import QualityConfig
 from services.platform.errors import InvalidData
