@@ -179,7 +179,7 @@ def test_a_sample_does_not_displace_what_a_later_run_has(task: Path) -> None:
     assert label(by_person) == "phone"
 
 
-def test_another_labeller_is_not_asked_about_a_sample_of_a_label_that_it_does_not_know(
+def test_a_later_run_s_labeller_does_not_change_a_sample_s_soft_label(
     task: Path,
 ) -> None:
     edit = edited(task)
