@@ -2,22 +2,26 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
 
+from offline.knowledge.added_words_fit import FittedItems, LeftOutWords
 from offline.knowledge.items import labelled_by_persons
 from offline.knowledge.journal import item_keys
 from offline.student.mixing_fit import nearest_items
 from offline.teacher.near_duplicates import jaccard_similarity, shingles
 from offline.teacher.quality import QualityConfig
 from services.store.knowledge_file import Knowledge
+from services.student.added_words import AddedWords, mix_added
 from services.student.bundle import BundleManifest
 from services.student.encoder import OnnxEncoder
 from services.student.label_balance import label_weights
 from services.student.lexical import LexicalIndex
-from services.student.mixing import blend, mix
+from services.student.mixing import Mixed, blend, mix
 
 Mask = NDArray[np.bool_]
 
@@ -27,11 +31,15 @@ MOST_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an answer to n texts is mixed from: `logits` (n, H), `similarities` (n, k), `labels` (n, k, L)."""
+    """What an answer to n texts is mixed from: `logits` (n, H), `similarities` (n, k), `labels` (n, k, L).
+
+    `words` (n, L - H) is what words say for the labels that came with edits; None for a release without such words.
+    """
 
     logits: NDArray[np.float32]
     similarities: NDArray[np.float32]
     labels: NDArray[np.float32]
+    words: NDArray[np.float32] | None
 
     def __len__(self) -> int:
         return len(self.logits)
@@ -51,40 +59,70 @@ class AskedKnowledge:
         bundle: BundleManifest,
         knowledge: Knowledge,
         lexical: LexicalIndex | None = None,
+        added_words: AddedWords | None = None,
     ) -> None:
-        """Ask that student about that knowledge, with its lexical index where the release has one."""
+        """Ask that student about that knowledge, with its lexical indexes where the release has them."""
         self.knowledge = knowledge
         self.known = len(bundle.labels)
         self._encoder = encoder
         self._mixing = bundle.mixing
         self._lexical = lexical
+        self._added_words = added_words
+        self._most_words = bundle.max_tokens
+        self._alike: dict[tuple[int, ...], Mask] = {}
         # The server's are float16.
         soft = knowledge.soft_labels.astype(np.float16)
         self._items = soft.sum(axis=0, dtype=np.float64)
         self._soft = soft.astype(np.float32)
 
-    def scores(
-        self, texts: Sequence[str], pairs: Sequence[str] | None, excluded: Mask | None = None
+    def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Scores:
+        """Ask about n texts."""
+        words = None if self._added_words is None else self._added_words.ask(texts, pairs)
+        return self._scores(texts, pairs, words)
+
+    def scores_of_left_out(self, rows: Sequence[int]) -> Scores:
+        """Ask about the items at those rows, each as if it and those of them that are worded like it were not there.
+
+        That holds for neighbours and the words of added labels; what the student and its own index have learned
+        from an item stays.
+        """
+        texts, pairs = self.items(rows)
+        excluded = np.zeros((len(rows), len(self.knowledge)), dtype=bool)
+        excluded[:, rows] = self._alike_among(rows)
+        words = None if self._left_out_words is None else self._left_out_words.ask(rows)
+        return self._scores(texts, pairs, words, excluded)
+
+    def _scores(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None,
+        words: NDArray[np.float32] | None,
+        excluded: Mask | None = None,
     ) -> Scores:
-        """Ask about n texts; `excluded` (n, items) says which items are not to be found."""
         logits, queries = self._encoder.encode(texts, pairs)
         if self._lexical is not None:
             logits = blend(logits, self._lexical.ask(texts, pairs), self._mixing.lexical_share)
         similarities, labels = nearest_items(
             queries, self.knowledge.vectors, self._soft, self._mixing.k, excluded
         )
-        return Scores(logits, similarities, labels)
+        return Scores(logits, similarities, labels, words)
 
     def answers(self, scores: Scores, balances: Sequence[float]) -> NDArray[np.int64]:
         """(n,) positions of the most probable labels, by the release of those balances."""
         if not len(scores):
             return np.empty(0, np.int64)
+        found: NDArray[np.int64] = self.mixed(scores, balances).probabilities.argmax(1)
+        return found
+
+    def mixed(self, scores: Scores, balances: Sequence[float]) -> Mixed:
+        """The answers whole; of at least one text."""
         labels = scores.labels
         if (weights := label_weights(self._items, self.known, balances)) is not None:
             labels = labels * weights
         mixed = mix(scores.logits, scores.similarities, labels, self._mixing)
-        found: NDArray[np.int64] = mixed.probabilities.argmax(1)
-        return found
+        if scores.words is not None:
+            mixed = mix_added(mixed, scores.words, self._mixing.lexical_share)
+        return mixed
 
     def items(self, rows: Sequence[int]) -> tuple[list[str], list[str] | None]:
         """Texts (and second texts) of items."""
@@ -113,12 +151,32 @@ class AskedKnowledge:
             for label, rows in found.items()
         }
 
-    def without_themselves(self, rows: Sequence[int]) -> Mask:
-        """(rows, items): for each of the items at `rows`, itself and those of `rows` that are worded like it."""
-        texts, pairs = self.items(rows)
-        excluded = np.zeros((len(rows), len(self.knowledge)), dtype=bool)
-        excluded[:, rows] = _alike(texts, pairs)
-        return excluded
+    @cached_property
+    def _left_out_words(self) -> LeftOutWords | None:
+        if self._added_words is None:
+            return None
+        added = list(self.items_by_label().values())[self.known :]
+        groups = [group for rows in added for group in self._worded_alike(rows)]
+        asked = {row for group in groups for row in group}
+        groups += [[row] for row in range(len(self.knowledge)) if row not in asked]
+        items = FittedItems(*self.items(range(len(self.knowledge))), self._soft)
+        return LeftOutWords(items, groups, known=self.known, most_words=self._most_words)
+
+    def _worded_alike(self, rows: Sequence[int]) -> list[list[int]]:
+        """The rows, those of texts that are worded alike together."""
+        if not rows:
+            return []
+        count, groups = connected_components(self._alike_among(rows), directed=False)
+        return [
+            [rows[place] for place in np.flatnonzero(groups == group).tolist()]
+            for group in range(count)
+        ]
+
+    def _alike_among(self, rows: Sequence[int]) -> Mask:
+        """(rows, rows): which of them are one another, or worded alike."""
+        if (key := tuple(rows)) not in self._alike:
+            self._alike[key] = _alike(*self.items(rows))
+        return self._alike[key]
 
 
 def _alike(texts: Sequence[str], pairs: Sequence[str] | None) -> Mask:

@@ -41,9 +41,8 @@ def fit_balances(asked: AskedKnowledge, held_out: Examples) -> tuple[float, ...]
     rows: _Rows = [_known_rows(asked, held_out, by_label)]
     for position, items in new:
         gold = np.full(len(items), position)
-        texts, pairs = asked.items(items)
-        rows.append((asked.scores(texts, pairs, asked.without_themselves(items)), gold))
-        rows.append((asked.scores(texts, pairs), gold))
+        rows.append((asked.scores_of_left_out(items), gold))
+        rows.append((asked.scores(*asked.items(items)), gold))
     fitted = _best(asked, rows, [[one] * len(new) for one in BALANCES])
     for _ in range(_ROUNDS if len(new) <= _ONE_BY_ONE else 0):
         before = fitted
@@ -75,8 +74,7 @@ def _known_rows(
     ]
     rows = [row for row, _ in chosen]
     gold = np.array([position for _, position in chosen], np.int64)
-    texts, pairs = asked.items(rows)
-    return asked.scores(texts, pairs, asked.without_themselves(rows)), gold
+    return asked.scores_of_left_out(rows), gold
 
 
 def _mean_recall(asked: AskedKnowledge, rows: _Rows, balances: Sequence[float]) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from offline.knowledge.added_words_fit import FittedItems, fit_added_words
 from offline.knowledge.asking import AskedKnowledge
 from offline.knowledge.balances import fit_balances
 from offline.knowledge.editable import EditableKnowledge, Relabeller
@@ -21,13 +22,20 @@ from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
     BUNDLE,
     KNOWLEDGE,
+    LEXICAL,
     SOFT_LABELS,
     ReleaseManifest,
     read_release_manifest,
     write_release_manifest,
 )
-from services.store.knowledge_file import read_knowledge, version_manifest, write_knowledge
-from services.student.bundle import load_bundle
+from services.store.knowledge_file import (
+    Knowledge,
+    read_knowledge,
+    version_manifest,
+    write_knowledge,
+)
+from services.student.added_words import AddedWords
+from services.student.bundle import BundleManifest, load_bundle
 from services.student.encoder import OnnxEncoder
 
 log = structlog.get_logger(__name__)
@@ -160,6 +168,9 @@ def write_edited(
     write_knowledge(directory / KNOWLEDGE, finished)
     np.save(directory / SOFT_LABELS, finished.soft_labels.astype(np.float16))
     lexical = write_lexical(directory, finished, bundle.manifest)
+    added_words = (
+        None if lexical is None else _write_added_words(directory, finished, bundle.manifest)
+    )
     held_out = sources.held_out(bundle.manifest.labels, editable.keys, pair=finished.metadata.pair)
     return write_release_manifest(
         directory,
@@ -171,9 +182,21 @@ def write_edited(
         metrics={},
         edits=edits,
         balances=fit_balances(
-            AskedKnowledge(encoder, bundle.manifest, finished, lexical), held_out
+            AskedKnowledge(encoder, bundle.manifest, finished, lexical, added_words), held_out
         ),
     )
+
+
+def _write_added_words(
+    directory: Path, knowledge: Knowledge, bundle: BundleManifest
+) -> AddedWords | None:
+    """Beside the lexical index that is there, where the knowledge has labels that the student does not know."""
+    pairs = knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None
+    items = FittedItems(knowledge.table["text"].to_pylist(), pairs, knowledge.soft_labels)
+    words = fit_added_words(items, known=len(bundle.labels), most_words=bundle.max_tokens)
+    if words is not None:
+        words.save(directory / LEXICAL)
+    return words
 
 
 def _without(edit: Edit, test: set[str]) -> Edit:

@@ -17,7 +17,7 @@ from services.releases.manifest import BUNDLE, KNOWLEDGE, read_release_manifest
 from services.store.knowledge_file import read_knowledge
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
-from services.student.predictor import open_lexical
+from services.student.predictor import open_added_words, open_lexical
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +64,14 @@ def measure(release: Path, held_out: Examples) -> Measured:
         held_out: rows that are not knowledge.
     """
     bundle = load_bundle(release / BUNDLE)
-    balances = read_release_manifest(release).balances
+    manifest = read_release_manifest(release)
+    balances = manifest.balances
     asked = AskedKnowledge(
         OnnxEncoder.of_bundle(bundle),
         bundle.manifest,
         read_knowledge(release / KNOWLEDGE),
         open_lexical(release, bundle.manifest),
+        open_added_words(release, bundle.manifest, len(manifest.labels)),
     )
     answers = np.empty(0, np.int64)
     if len(held_out):
@@ -125,7 +127,6 @@ def _left_out(asked: AskedKnowledge, balances: Sequence[float]) -> dict[str, Rec
     found = {}
     by_label = asked.items_by_label()
     for position, (label, rows) in list(enumerate(by_label.items()))[asked.known :]:
-        scores = asked.scores(*asked.items(rows), asked.without_themselves(rows))
-        answers = asked.answers(scores, balances)
+        answers = asked.answers(asked.scores_of_left_out(rows), balances)
         found[label] = Recall(len(rows), float(np.mean(answers == position)))
     return found

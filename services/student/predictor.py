@@ -19,6 +19,7 @@ from services.releases.manifest import (
     check_release,
 )
 from services.store.client import StoreClient, StoredItem
+from services.student.added_words import AddedWords, load_added_words, mix_added
 from services.student.bundle import BundleManifest, load_bundle
 from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
@@ -93,6 +94,7 @@ class Predictor:
         soft_labels: NDArray[np.float16],
         store: GuardedStore,
         lexical: LexicalIndex | None = None,
+        added_words: AddedWords | None = None,
     ) -> None:
         self.manifest = manifest
         self.bundle = bundle
@@ -105,6 +107,7 @@ class Predictor:
         self._encoder = encoder
         self._store = store
         self._lexical = lexical
+        self._added_words = added_words
 
     @classmethod
     def load(
@@ -140,6 +143,7 @@ class Predictor:
         _check_belongs(manifest, bundle.manifest)
         soft_labels = _open_soft_labels(release_dir / SOFT_LABELS, manifest)
         lexical = open_lexical(release_dir, bundle.manifest)
+        added_words = open_added_words(release_dir, bundle.manifest, len(manifest.labels))
         encoder = OnnxEncoder.of_bundle(bundle, threads=threads, token_budget=token_budget)
         store = GuardedStore(
             client,
@@ -150,7 +154,9 @@ class Predictor:
             timeout=store_timeout,
         )
         store.open(must_hold_version=must_hold_version)
-        predictor = cls(manifest, bundle.manifest, encoder, soft_labels, store, lexical)
+        predictor = cls(
+            manifest, bundle.manifest, encoder, soft_labels, store, lexical, added_words
+        )
         warm = predictor.predict([TextInput("warm up", "warm up" if predictor.pair else None)])
         if not np.isfinite(warm.probabilities).all():
             predictor.close()
@@ -249,6 +255,9 @@ class Predictor:
                 # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
                 neighbour_labels *= self._label_weights
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
+            if self._added_words is not None:
+                said = self._added_words.probabilities([item.words for item in tokens])
+                mixed = mix_added(mixed, said, parameters.lexical_share)
             distance = neighbour_distance(hits.scores)
         seconds["mix"] = time.perf_counter() - searched
         return Prediction(
@@ -268,9 +277,14 @@ class Predictor:
 
     def words(self, tokens: Tokens, label: int) -> list[Word] | None:
         """What each word of a text says for a label; None without a lexical index, or where that knows no such one."""
-        if self._lexical is None or label >= len(self.bundle.labels):
+        share, known = self.bundle.mixing.lexical_share, len(self.bundle.labels)
+        if label >= known:
+            if self._added_words is None:
+                return None
+            return self._added_words.said_by_words(tokens.words, label - known, share)
+        if self._lexical is None:
             return None
-        return said_by_words(self._lexical, tokens.words, label, self.bundle.mixing.lexical_share)
+        return said_by_words(self._lexical, tokens.words, label, share)
 
     def items(self, ids: Sequence[int]) -> dict[int, StoredItem]:
         """Texts of knowledge items, as far as the store gives them."""
@@ -297,6 +311,18 @@ def open_lexical(release_dir: Path, bundle: BundleManifest) -> LexicalIndex | No
             hint="Index the knowledge with this student and release it again.",
         )
     return LexicalIndex(LexicalWeights.load(path, len(bundle.labels)))
+
+
+def open_added_words(release_dir: Path, bundle: BundleManifest, labels: int) -> AddedWords | None:
+    """The words of the labels that came with edits; None for a release of `labels` labels that has none.
+
+    Raises:
+        CorruptArtifact: see `services.student.added_words.load_added_words`.
+    """
+    added = labels - len(bundle.labels)
+    if not bundle.mixing.lexical_share or not added:
+        return None
+    return load_added_words(release_dir / LEXICAL, bundle.max_tokens, added)
 
 
 def _check_belongs(release: ReleaseManifest, bundle: BundleManifest) -> None:

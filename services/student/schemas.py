@@ -120,7 +120,7 @@ class Explanation(BaseModel):
         out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
             mean nothing; null when the store was of no help, or the release does not know how far they are.
         words: what each word says for the best label, by the lexical index; null for a release without one, and
-            for a label that came with an edit, which the index does not know.
+            for a label that came with an edit where there are too many of those.
         neighbours: nearest first.
     """
 

@@ -9,6 +9,7 @@ import pytest
 from edited_task import PHONES, TEST_ROW, candidate, live, state
 
 from offline.knowledge.additions import NewItem, read_additions
+from offline.knowledge.asking import AskedKnowledge
 from offline.knowledge.drafts import (
     Draft,
     draft_addition,
@@ -23,7 +24,7 @@ from offline.knowledge.outcome import Edited
 from offline.knowledge.sources import Sources
 from offline.pipeline.chain import run_lock
 from offline.store.gate import ReleaseConfig
-from offline.store.publish import same_release
+from offline.store.publish import open_predictor, same_release
 from offline.tasks.config import FieldsConfig
 from offline.tasks.examples import SCHEMA, read_examples, write_examples
 from services.platform.errors import (
@@ -35,9 +36,13 @@ from services.platform.errors import (
     ReleasePurged,
 )
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, LEXICAL, read_release_manifest
+from services.releases.manifest import BUNDLE, KNOWLEDGE, LEXICAL, read_release_manifest
 from services.store.backends.edge import EdgeBackend
+from services.store.knowledge_file import read_knowledge
 from services.store.snapshots import SnapshotDirectory
+from services.student.bundle import load_bundle
+from services.student.encoder import OnnxEncoder
+from services.student.predictor import TextInput, open_added_words, open_lexical
 
 NOTHING = Filter()
 KNOWN = "locked account please help"
@@ -99,6 +104,33 @@ def test_a_new_label_comes_after_the_student_s_and_is_recognised(task: Path) -> 
         items.knowledge.soft_labels[:60, :3], before.knowledge.soft_labels
     )
     assert (items.knowledge.soft_labels[60:].argmax(1) == 3).all()
+
+
+def test_the_words_of_a_new_label_have_a_say_in_what_is_served_and_in_what_the_gate_asks(
+    task: Path,
+) -> None:
+    made = add_phones(task)
+    directory = ReleaseDirectory(task / "releases").path(str(made.release))
+    text = "handset abroad please"
+    with open_predictor(directory) as predictor:
+        tokens = predictor.tokenize([TextInput(text)])
+        served = predictor.predict_tokens(tokens).probabilities
+        said = predictor.words(tokens[0], 3)
+        bundle, balances = predictor.bundle, predictor.manifest.balances
+    assert said is not None
+    assert [word.word for word in said] == ["handset", "abroad", "please"]
+    assert said[0].weight > 0
+    knowledge = read_knowledge(directory / KNOWLEDGE)
+    encoder = OnnxEncoder.of_bundle(load_bundle(directory / BUNDLE))
+    added_words = open_added_words(directory, bundle, 4)
+    assert added_words is not None
+    answers = []
+    for words in (added_words, None):
+        asked = AskedKnowledge(encoder, bundle, knowledge, open_lexical(directory, bundle), words)
+        answers.append(asked.mixed(asked.scores([text], None), balances).probabilities)
+    np.testing.assert_allclose(answers[0], served, atol=1e-3)
+    by_words = added_words.ask([text])
+    np.testing.assert_allclose(answers[0][:, 3:], (answers[1][:, 3:] + by_words) / 2, atol=1e-5)
 
 
 def test_a_later_run_that_makes_the_same_knowledge_makes_the_edited_release(task: Path) -> None:
