@@ -16,8 +16,10 @@ from offline.student.mixing_fit import nearest_items
 from offline.teacher.near_duplicates import jaccard_similarity, shingles
 from offline.teacher.quality import QualityConfig
 from services.store.knowledge_file import Knowledge
-from services.student.added_words import AddedWords, mix_added
+from services.student.added_words import mix_added
 from services.student.bundle import BundleManifest
+from services.student.corrections import corrected
+from services.student.edited import EditedAnswers
 from services.student.encoder import OnnxEncoder
 from services.student.label_balance import label_weights
 from services.student.lexical import LexicalIndex
@@ -31,14 +33,20 @@ MOST_ROWS = 500
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """What an answer to n texts is mixed from: `logits` (n, H), `similarities` (n, k), `labels` (n, k, L).
+    """What an answer to n texts is mixed from.
 
-    `words` (n, L - H) is what words say for the labels that came with edits; None for a release without such words.
+    Attributes:
+        logits: (n, H)
+        similarities: (n, k)
+        labels: (n, k, L)
+        corrections: (n, k, H) of the neighbours; None for a release without any.
+        words: (n, L - H), what words say for the labels that came with edits; None for a release without such words.
     """
 
     logits: NDArray[np.float32]
     similarities: NDArray[np.float32]
     labels: NDArray[np.float32]
+    corrections: NDArray[np.float32] | None
     words: NDArray[np.float32] | None
 
     def __len__(self) -> int:
@@ -59,15 +67,15 @@ class AskedKnowledge:
         bundle: BundleManifest,
         knowledge: Knowledge,
         lexical: LexicalIndex | None = None,
-        added_words: AddedWords | None = None,
+        edited: EditedAnswers | None = None,
     ) -> None:
-        """Ask that student about that knowledge, with its lexical indexes where the release has them."""
+        """Ask that student about that knowledge, with what else the release has of index and edits."""
         self.knowledge = knowledge
         self.known = len(bundle.labels)
         self._encoder = encoder
         self._mixing = bundle.mixing
         self._lexical = lexical
-        self._added_words = added_words
+        self._edited = edited or EditedAnswers()
         self._most_words = bundle.max_tokens
         self._alike: dict[tuple[int, ...], Mask] = {}
         # The server's are float16.
@@ -77,7 +85,8 @@ class AskedKnowledge:
 
     def scores(self, texts: Sequence[str], pairs: Sequence[str] | None) -> Scores:
         """Ask about n texts."""
-        words = None if self._added_words is None else self._added_words.ask(texts, pairs)
+        added = self._edited.words
+        words = None if added is None else added.ask(texts, pairs)
         return self._scores(texts, pairs, words)
 
     def scores_of_left_out(self, rows: Sequence[int]) -> Scores:
@@ -102,10 +111,12 @@ class AskedKnowledge:
         logits, queries = self._encoder.encode(texts, pairs)
         if self._lexical is not None:
             logits = blend(logits, self._lexical.ask(texts, pairs), self._mixing.lexical_share)
-        similarities, labels = nearest_items(
-            queries, self.knowledge.vectors, self._soft, self._mixing.k, excluded
+        similarities, found = nearest_items(
+            queries, self.knowledge.vectors, self._of_items, self._mixing.k, excluded
         )
-        return Scores(logits, similarities, labels, words)
+        labels, corrections = np.split(found, [self._soft.shape[1]], axis=2)
+        given = None if self._edited.corrections is None else corrections
+        return Scores(logits, similarities, labels, given, words)
 
     def answers(self, scores: Scores, balances: Sequence[float]) -> NDArray[np.int64]:
         """(n,) positions of the most probable labels, by the release of those balances."""
@@ -120,6 +131,8 @@ class AskedKnowledge:
         if (weights := label_weights(self._items, self.known, balances)) is not None:
             labels = labels * weights
         mixed = mix(scores.logits, scores.similarities, labels, self._mixing)
+        if scores.corrections is not None:
+            mixed = corrected(mixed, scores.similarities, scores.corrections, self._mixing)
         if scores.words is not None:
             mixed = mix_added(mixed, scores.words, self._mixing.lexical_share)
         return mixed
@@ -152,8 +165,16 @@ class AskedKnowledge:
         }
 
     @cached_property
+    def _of_items(self) -> NDArray[np.float32]:
+        """(items, L), or (items, L + H) where there are corrections."""
+        if self._edited.corrections is None:
+            return self._soft
+        every = np.arange(len(self.knowledge))[None]
+        return np.concatenate([self._soft, self._edited.corrections.at(every)[0]], axis=1)
+
+    @cached_property
     def _left_out_words(self) -> LeftOutWords | None:
-        if self._added_words is None:
+        if self._edited.words is None:
             return None
         added = list(self.items_by_label().values())[self.known :]
         groups = [group for rows in added for group in self._worded_alike(rows)]

@@ -45,10 +45,16 @@ class EditableKnowledge:
         texts, named: of the items, by row.
         soft: (items, labels) float32.
         vectors: (items, d) float32.
+        edited: keys of items that edits added or relabelled.
     """
 
     def __init__(
-        self, knowledge: Knowledge, known: Sequence[str], encode: Encode, again: Relabeller | None
+        self,
+        knowledge: Knowledge,
+        known: Sequence[str],
+        encode: Encode,
+        again: Relabeller | None,
+        edited: Sequence[int] = (),
     ) -> None:
         """Begin with a knowledge file.
 
@@ -57,6 +63,7 @@ class EditableKnowledge:
             known: the labels of the student, the first ones of the file.
             encode: by the student that wrote the vectors.
             again: asked anew where an edit's probabilities are by another labeller.
+            edited: rows of the items that earlier edits added or relabelled.
         """
         self._metadata = knowledge.metadata
         self._known = len(known)
@@ -67,6 +74,7 @@ class EditableKnowledge:
         self.soft = knowledge.soft_labels
         self.vectors = knowledge.vectors
         self.keys = item_keys(self._columns["text"], self._columns["text_pair"])
+        self.edited = {self.keys[row] for row in edited}
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -115,6 +123,7 @@ class EditableKnowledge:
         kept = np.array([key not in keys for key in self.keys], dtype=bool)
         if kept.all():
             return
+        self.edited -= {key for key, stays in zip(self.keys, kept, strict=True) if not stays}
         rows = np.flatnonzero(kept).tolist()
         self._columns = {
             name: [values[row] for row in rows] for name, values in self._columns.items()
@@ -127,6 +136,7 @@ class EditableKnowledge:
         rows = [row for row, key in enumerate(self.keys) if key in wanted]
         if not rows:
             return
+        self.edited |= {self.keys[row] for row in rows}
         items = [wanted[self.keys[row]] for row in rows]
         self._widen([item.label for item in items])
         texts = [self._columns["text"][row] for row in rows]
@@ -158,7 +168,9 @@ class EditableKnowledge:
         soft = soft_labels(given, by_person, self.labels, self._known)
         self.soft = np.concatenate([self.soft, soft])
         self.vectors = np.concatenate([self.vectors, self._encode(texts, self._pairs(pairs))])
-        self.keys += item_keys(texts, pairs)
+        keys = item_keys(texts, pairs)
+        self.keys += keys
+        self.edited |= set(keys)
         new = {
             "text": texts,
             "text_pair": pairs,

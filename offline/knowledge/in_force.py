@@ -21,8 +21,8 @@ from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, Not
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
     BUNDLE,
+    EDITED,
     KNOWLEDGE,
-    LEXICAL,
     SOFT_LABELS,
     ReleaseManifest,
     read_release_manifest,
@@ -36,7 +36,10 @@ from services.store.knowledge_file import (
 )
 from services.student.added_words import AddedWords
 from services.student.bundle import BundleManifest, load_bundle
+from services.student.corrections import Corrections, corrections_of
+from services.student.edited import EditedAnswers
 from services.student.encoder import OnnxEncoder
+from services.student.predictor import open_edited
 
 log = structlog.get_logger(__name__)
 
@@ -154,11 +157,13 @@ def write_edited(
                 f"the task {present.task} is of {'pairs' if knowledge.metadata.pair else 'single texts'}.",
                 hint="Move the journal of the edits out of the task's directory, or restore the task.",
             )
+    before = open_edited(source, bundle.manifest, len(present.labels))
     editable = EditableKnowledge(
         knowledge,
         bundle.manifest.labels,
         lambda texts, pairs: encoder.encode(texts, pairs)[1],
         again,
+        () if before.corrections is None else before.corrections.items.tolist(),
     )
     for edit in applied:
         editable.apply(edit)
@@ -168,9 +173,11 @@ def write_edited(
     write_knowledge(directory / KNOWLEDGE, finished)
     np.save(directory / SOFT_LABELS, finished.soft_labels.astype(np.float16))
     lexical = write_lexical(directory, finished, bundle.manifest)
-    added_words = (
-        None if lexical is None else _write_added_words(directory, finished, bundle.manifest)
+    edited = EditedAnswers(
+        None if lexical is None else _added_words(finished, bundle.manifest),
+        _corrections(finished, editable, encoder, bundle.manifest),
     )
+    edited.save(directory / EDITED)
     held_out = sources.held_out(bundle.manifest.labels, editable.keys, pair=finished.metadata.pair)
     return write_release_manifest(
         directory,
@@ -182,21 +189,33 @@ def write_edited(
         metrics={},
         edits=edits,
         balances=fit_balances(
-            AskedKnowledge(encoder, bundle.manifest, finished, lexical, added_words), held_out
+            AskedKnowledge(encoder, bundle.manifest, finished, lexical, edited), held_out
         ),
     )
 
 
-def _write_added_words(
-    directory: Path, knowledge: Knowledge, bundle: BundleManifest
-) -> AddedWords | None:
-    """Beside the lexical index that is there, where the knowledge has labels that the student does not know."""
+def _added_words(knowledge: Knowledge, bundle: BundleManifest) -> AddedWords | None:
+    """Where the knowledge has labels that the student does not know."""
     pairs = knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None
     items = FittedItems(knowledge.table["text"].to_pylist(), pairs, knowledge.soft_labels)
-    words = fit_added_words(items, known=len(bundle.labels), most_words=bundle.max_tokens)
-    if words is not None:
-        words.save(directory / LEXICAL)
-    return words
+    return fit_added_words(items, known=len(bundle.labels), most_words=bundle.max_tokens)
+
+
+def _corrections(
+    knowledge: Knowledge,
+    editable: EditableKnowledge,
+    encoder: OnnxEncoder,
+    bundle: BundleManifest,
+) -> Corrections | None:
+    """By the items that edits added or relabelled, where there are any."""
+    rows = np.array([row for row, key in enumerate(editable.keys) if key in editable.edited])
+    if not len(rows):
+        return None
+    table = knowledge.table.take(rows)
+    pairs = table["text_pair"].to_pylist() if knowledge.metadata.pair else None
+    logits, _ = encoder.encode(table["text"].to_pylist(), pairs)
+    values = corrections_of(knowledge.soft_labels[rows], logits, bundle.mixing)
+    return Corrections(rows.astype(np.int64), values)
 
 
 def _without(edit: Edit, test: set[str]) -> Edit:

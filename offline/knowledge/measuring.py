@@ -17,7 +17,7 @@ from services.releases.manifest import BUNDLE, KNOWLEDGE, read_release_manifest
 from services.store.knowledge_file import read_knowledge
 from services.student.bundle import load_bundle
 from services.student.encoder import OnnxEncoder
-from services.student.predictor import open_added_words, open_lexical
+from services.student.predictor import open_edited, open_lexical
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def measure(release: Path, held_out: Examples) -> Measured:
         bundle.manifest,
         read_knowledge(release / KNOWLEDGE),
         open_lexical(release, bundle.manifest),
-        open_added_words(release, bundle.manifest, len(manifest.labels)),
+        open_edited(release, bundle.manifest, len(manifest.labels)),
     )
     answers = np.empty(0, np.int64)
     if len(held_out):

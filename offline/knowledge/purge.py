@@ -21,7 +21,7 @@ from offline.store.publish import open_backend
 from services.platform.durable_files import sync
 from services.platform.errors import CorruptArtifact, SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import KNOWLEDGE, LEXICAL
+from services.releases.manifest import EDITED, KNOWLEDGE, LEXICAL
 from services.store.archive import RELEASE
 from services.store.backends.base import StoreBackend, VersionManifest
 from services.store.snapshots import SUFFIX, SnapshotDirectory
@@ -81,10 +81,11 @@ def purge(task_directory: Path, keys: Collection[str], store: StoreConfig) -> Pu
     held += _delete_knowledge_of_unreadable(releases, wanted)
     with releases.writing():
         # Where a release's knowledge went alone, as older versions purged it, its n-grams are still there.
-        for path in releases.root.glob(f"r-*/{LEXICAL}"):
-            if not path.with_name(KNOWLEDGE).exists():
-                path.unlink(missing_ok=True)
-                sync(path.parent)
+        for name in (LEXICAL, EDITED):
+            for path in releases.root.glob(f"r-*/{name}"):
+                if not path.with_name(KNOWLEDGE).exists():
+                    path.unlink(missing_ok=True)
+                    sync(path.parent)
     # Those that an earlier purge marked may still have their version, if it was cut short.
     there = releases.list()
     needed = {manifest.store_version for manifest in there if manifest.can_serve}
@@ -108,6 +109,7 @@ def _delete_knowledge_of_unreadable(releases: ReleaseDirectory, keys: set[str]) 
         known |= {live.release} if live else set()
         for path in sorted(releases.root.glob("r-*")):
             if path.name not in known and _release_holds(path, keys):
+                (path / EDITED).unlink(missing_ok=True)
                 (path / LEXICAL).unlink(missing_ok=True)
                 (path / KNOWLEDGE).unlink(missing_ok=True)
                 sync(path)
@@ -226,7 +228,8 @@ def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:
             holds = True
         if holds:
             # What is found again after a kill goes last.
-            deleted += [name for name in (path.with_name(LEXICAL),) if name.exists()]
+            indexes = (path.with_name(name) for name in (LEXICAL, EDITED))
+            deleted += [index for index in indexes if index.exists()]
             deleted.append(path)
     deleted += [path for path in sorted(task_directory.glob(_LABELLERS)) if _told(path, keys)]
     if deleted:

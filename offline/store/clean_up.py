@@ -18,7 +18,14 @@ from offline.store.config import StoreConfig
 from offline.store.publish import open_backend
 from services.platform.errors import SnapshotNotFound, VersionNotFound
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import BUNDLE, KNOWLEDGE, LEXICAL, SOFT_LABELS, ReleaseManifest
+from services.releases.manifest import (
+    BUNDLE,
+    EDITED,
+    KNOWLEDGE,
+    LEXICAL,
+    SOFT_LABELS,
+    ReleaseManifest,
+)
 from services.releases.pruning import finish_pruning, prune_release, why_kept
 from services.store.backends.base import StoreBackend
 from services.store.snapshots import SnapshotDirectory
@@ -119,7 +126,7 @@ def _finish(releases: ReleaseDirectory, there: Sequence[ReleaseManifest]) -> Non
     """Take what an earlier clean-up, killed between its mark and its end, has left of a release."""
     for manifest in there:
         directory = releases.path(manifest.release)
-        parts = (KNOWLEDGE, SOFT_LABELS, LEXICAL, BUNDLE)
+        parts = (KNOWLEDGE, SOFT_LABELS, LEXICAL, EDITED, BUNDLE)
         left = any((directory / name).exists() for name in parts)
         if manifest.pruned_at is not None and left:
             finish_pruning(releases, manifest.release)

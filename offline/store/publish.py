@@ -154,13 +154,14 @@ def open_backend(task_directory: Path, store: StoreConfig) -> StoreBackend:
 
 
 def same_release(one: ReleaseManifest, other: ReleaseManifest) -> bool:
-    """Whether two releases answer alike: the same student, items, soft labels and lexical index, however searched."""
+    """Whether two releases answer alike: the same student, items, soft labels, index and edits, however searched."""
     parts = (
         "task",
         "labels",
         "knowledge_sha256",
         "soft_labels_sha256",
         "lexical_sha256",
+        "edited_sha256",
         "bundle_sha256",
         "balances",
     )

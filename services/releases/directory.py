@@ -28,6 +28,7 @@ from services.platform.errors import (
     ReleasePruned,
 )
 from services.releases.manifest import (
+    EDITED,
     KNOWLEDGE,
     LEXICAL,
     MANIFEST,
@@ -233,7 +234,8 @@ class ReleaseDirectory:
                 manifest = manifest.model_copy(update={"purged_at": _now()})
                 # Marked first: killed in between, it is known as purged and purged again.
                 self.write_manifest(manifest)
-            # The index has the texts' n-grams; nobody needs either any more.
+            # Two indexes have the texts' n-grams; nobody needs any of it any more.
+            (path / EDITED).unlink(missing_ok=True)
             (path / LEXICAL).unlink(missing_ok=True)
             (path / KNOWLEDGE).unlink(missing_ok=True)
             sync(path)

@@ -25,6 +25,7 @@ BUNDLE = "bundle"
 KNOWLEDGE = "knowledge.parquet"
 SOFT_LABELS = "soft_labels.npy"
 LEXICAL = "lexical.safetensors"
+EDITED = "edited.safetensors"
 
 
 class ReleaseManifest(BaseModel):
@@ -42,6 +43,7 @@ class ReleaseManifest(BaseModel):
         knowledge_sha256: of `knowledge.parquet`.
         soft_labels_sha256: of `soft_labels.npy`.
         lexical_sha256: of `lexical.safetensors`; null for a release without a lexical index.
+        edited_sha256: of `edited.safetensors`; null for a release that no edit adds to.
         bundle_sha256: of the bundle's files, see `hash_directory`.
         metrics: free figures, shown with it.
         gate: why it should not be activated; empty for a release that passed.
@@ -66,6 +68,7 @@ class ReleaseManifest(BaseModel):
     knowledge_sha256: Sha256
     soft_labels_sha256: Sha256
     lexical_sha256: Sha256 | None = None
+    edited_sha256: Sha256 | None = None
     bundle_sha256: Sha256
     metrics: dict[str, Any] = {}
     gate: tuple[str, ...] = ()
@@ -78,10 +81,11 @@ class ReleaseManifest(BaseModel):
     def _without_what_older_services_do_not_know(
         self, handler: SerializerFunctionWrapHandler
     ) -> dict[str, Any]:
-        """A release without a lexical index is written as it was before there were any."""
+        """A release without a lexical index, or what edits add, is written as it was before there were any."""
         told: dict[str, Any] = handler(self)
-        if self.lexical_sha256 is None:
-            told.pop("lexical_sha256", None)
+        for name in ("lexical_sha256", "edited_sha256"):
+            if getattr(self, name) is None:
+                told.pop(name, None)
         return told
 
     @property
@@ -99,6 +103,7 @@ def release_id(
     soft_labels_sha256: str,
     bundle_sha256: str,
     lexical_sha256: str | None = None,
+    edited_sha256: str | None = None,
     balances: Sequence[float] = (),
 ) -> str:
     """`r-` and 12 digits of the content hash: the same parts are the same release."""
@@ -111,6 +116,7 @@ def release_id(
         bundle_sha256,
         *([list(balances)] if balances else []),
         *([lexical_sha256] if lexical_sha256 else []),
+        *([["edited", edited_sha256]] if edited_sha256 else []),
     ]
     digest = hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
     return f"r-{digest[:12]}"
@@ -139,14 +145,15 @@ def write_release_manifest(
         "soft_labels_sha256": hash_file(directory / SOFT_LABELS),
         "bundle_sha256": hash_directory(directory / BUNDLE),
     }
-    lexical = _hash_of_lexical(directory)
+    lexical, edited = _hash_if_there(directory / LEXICAL), _hash_if_there(directory / EDITED)
     manifest = ReleaseManifest(
         release=release_id(
             task=task,
             labels=labels,
             store_version=store_version,
-            lexical_sha256=lexical,
             balances=balances,
+            lexical_sha256=lexical,
+            edited_sha256=edited,
             **hashes,
         ),
         task=task,
@@ -159,6 +166,7 @@ def write_release_manifest(
         balances=tuple(balances),
         edits=tuple(edits),
         lexical_sha256=lexical,
+        edited_sha256=edited,
         **hashes,
     )
     (directory / MANIFEST).write_text(manifest.model_dump_json(indent=1), encoding="utf-8")
@@ -192,7 +200,8 @@ def check_release(directory: Path) -> ReleaseManifest:
             KNOWLEDGE: (hash_file(directory / KNOWLEDGE), manifest.knowledge_sha256),
             SOFT_LABELS: (hash_file(directory / SOFT_LABELS), manifest.soft_labels_sha256),
             BUNDLE: (hash_directory(directory / BUNDLE), manifest.bundle_sha256),
-            LEXICAL: (_hash_of_lexical(directory), manifest.lexical_sha256),
+            LEXICAL: (_hash_if_there(directory / LEXICAL), manifest.lexical_sha256),
+            EDITED: (_hash_if_there(directory / EDITED), manifest.edited_sha256),
         }
     except OSError as error:
         raise CorruptArtifact(f"The release in {directory} is not whole: {error}.") from error
@@ -205,6 +214,7 @@ def check_release(directory: Path) -> ReleaseManifest:
         soft_labels_sha256=manifest.soft_labels_sha256,
         bundle_sha256=manifest.bundle_sha256,
         lexical_sha256=manifest.lexical_sha256,
+        edited_sha256=manifest.edited_sha256,
         balances=manifest.balances,
     )
     if manifest.release != expected:
@@ -239,8 +249,7 @@ def refuse_given_up(manifest: ReleaseManifest) -> None:
         )
 
 
-def _hash_of_lexical(directory: Path) -> str | None:
-    path = directory / LEXICAL
+def _hash_if_there(path: Path) -> str | None:
     return hash_file(path) if path.exists() else None
 
 

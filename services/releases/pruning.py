@@ -13,7 +13,7 @@ import structlog
 from services.platform.durable_files import sync
 from services.releases.directory import LivePointer, ReleaseDirectory
 from services.releases.in_use import served_by_nobody
-from services.releases.manifest import BUNDLE, KNOWLEDGE, LEXICAL, SOFT_LABELS
+from services.releases.manifest import BUNDLE, EDITED, KNOWLEDGE, LEXICAL, SOFT_LABELS
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +71,7 @@ def _remove_files(directory: Path) -> None:
     """What a release is held by goes last."""
     (directory / SOFT_LABELS).unlink(missing_ok=True)
     (directory / LEXICAL).unlink(missing_ok=True)
+    (directory / EDITED).unlink(missing_ok=True)
     shutil.rmtree(directory / BUNDLE, ignore_errors=True)
     (directory / KNOWLEDGE).unlink(missing_ok=True)
     sync(directory)

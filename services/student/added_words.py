@@ -1,4 +1,4 @@
-"""The words of labels that came with edits: a second, small lexical index in the file of the first.
+"""The words of labels that came with edits: a second, small lexical index beside the first.
 
 The first index shares its logits with the head's (`services.student.mixing.blend`), and knows the labels that the head
 knows. Whether a text is of a label that was added afterwards, and of which, the neighbours alone would have to say,
@@ -6,24 +6,17 @@ from the few items that the label has. A regression of its own helps them (`offl
 labels that the student knows are one class in it, each added label is one.
 """
 
-import os
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import load_file, save_file
 
-from services.platform.errors import CorruptArtifact
 from services.student.lexical import LexicalIndex, LexicalWeights, Words
 from services.student.lexical_words import Word, said_by_words
 from services.student.mixing import Mixed
 
 Floats = NDArray[np.float32]
 
-_PREFIX = "added."
 _LEAST = np.float32(1e-6)
 
 
@@ -55,62 +48,6 @@ class AddedWords:
         """What each word says for the added label at `label` (from 0), `share` of it."""
         return said_by_words(self._index, words, 1 + label, share)
 
-    def save(self, path: Path) -> None:
-        """Put it into the file of the first index, which must be there. Equal weights give equal bytes."""
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            metadata = file.metadata()
-        first = {
-            name: tensor for name, tensor in load_file(path).items() if not name.startswith(_PREFIX)
-        }
-        added: dict[str, NDArray[Any]] = {
-            "runs": _joined(self.weights.runs),
-            "characters": _joined(self.weights.characters),
-            "idf": self.weights.idf,
-            "weights": np.ascontiguousarray(self.weights.weights),
-            "bias": self.weights.bias,
-        }
-        tensors: dict[str, NDArray[Any]] = first | {
-            f"{_PREFIX}{name}": tensor for name, tensor in added.items()
-        }
-        save_file(tensors, path, metadata=metadata)
-
-
-def load_added_words(path: Path, most_words: int, added: int) -> AddedWords | None:
-    """What `AddedWords.save` wrote; None where the file of the first index has none.
-
-    Args:
-        path: the file of the first index.
-        most_words: of a text that the first index looks at.
-        added: how many labels of the release the student does not know.
-
-    Raises:
-        CorruptArtifact: the file cannot be read, or is of another number of added labels.
-    """
-    try:
-        with safe_open(os.fspath(path), framework="numpy") as file:
-            names = [name for name in file.keys() if name.startswith(_PREFIX)]  # noqa: SIM118
-            tensors = {name.removeprefix(_PREFIX): file.get_tensor(name) for name in names}
-        if not tensors:
-            return None
-        weights = LexicalWeights(
-            _split(tensors["runs"]),
-            _split(tensors["characters"]),
-            tensors["idf"],
-            tensors["weights"],
-            tensors["bias"],
-            most_words,
-        )
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CorruptArtifact(f"{path} is no lexical index: {error}.") from error
-    grams = len(weights.runs) + len(weights.characters)
-    shapes = (weights.idf.shape, weights.weights.shape, weights.bias.shape)
-    if shapes != ((grams,), (grams, 1 + added), (1 + added,)):
-        raise CorruptArtifact(
-            f"{path} holds words of added labels of the shapes {shapes}, expected weights of {grams} n-grams "
-            f"for {added} labels."
-        )
-    return AddedWords(weights)
-
 
 def mix_added(mixed: Mixed, said: Floats, share: float) -> Mixed:
     """The answer once words have had their say for the added labels.
@@ -137,11 +74,3 @@ def _added(logits: Floats) -> Floats:
     exponents = np.exp(logits - logits.max(1, keepdims=True))
     found: Floats = exponents[:, 1:] / exponents.sum(1, keepdims=True)
     return found
-
-
-def _joined(runs: Sequence[str]) -> NDArray[np.uint8]:
-    return np.frombuffer("\n".join(runs).encode(), np.uint8)
-
-
-def _split(joined: NDArray[np.uint8]) -> tuple[str, ...]:
-    return tuple(joined.tobytes().decode().split("\n")) if len(joined) else ()

@@ -13,14 +13,17 @@ from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 from services.platform.spans import note, span
 from services.releases.manifest import (
     BUNDLE,
+    EDITED,
     LEXICAL,
     SOFT_LABELS,
     ReleaseManifest,
     check_release,
 )
 from services.store.client import StoreClient, StoredItem
-from services.student.added_words import AddedWords, load_added_words, mix_added
+from services.student.added_words import mix_added
 from services.student.bundle import BundleManifest, load_bundle
+from services.student.corrections import corrected
+from services.student.edited import EditedAnswers, load_edited
 from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
 from services.student.label_balance import label_weights
@@ -94,7 +97,7 @@ class Predictor:
         soft_labels: NDArray[np.float16],
         store: GuardedStore,
         lexical: LexicalIndex | None = None,
-        added_words: AddedWords | None = None,
+        edited: EditedAnswers | None = None,
     ) -> None:
         self.manifest = manifest
         self.bundle = bundle
@@ -107,7 +110,7 @@ class Predictor:
         self._encoder = encoder
         self._store = store
         self._lexical = lexical
-        self._added_words = added_words
+        self._edited = edited or EditedAnswers()
 
     @classmethod
     def load(
@@ -143,7 +146,7 @@ class Predictor:
         _check_belongs(manifest, bundle.manifest)
         soft_labels = _open_soft_labels(release_dir / SOFT_LABELS, manifest)
         lexical = open_lexical(release_dir, bundle.manifest)
-        added_words = open_added_words(release_dir, bundle.manifest, len(manifest.labels))
+        edited = open_edited(release_dir, bundle.manifest, len(manifest.labels))
         encoder = OnnxEncoder.of_bundle(bundle, threads=threads, token_budget=token_budget)
         store = GuardedStore(
             client,
@@ -154,9 +157,7 @@ class Predictor:
             timeout=store_timeout,
         )
         store.open(must_hold_version=must_hold_version)
-        predictor = cls(
-            manifest, bundle.manifest, encoder, soft_labels, store, lexical, added_words
-        )
+        predictor = cls(manifest, bundle.manifest, encoder, soft_labels, store, lexical, edited)
         warm = predictor.predict([TextInput("warm up", "warm up" if predictor.pair else None)])
         if not np.isfinite(warm.probabilities).all():
             predictor.close()
@@ -255,8 +256,11 @@ class Predictor:
                 # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
                 neighbour_labels *= self._label_weights
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
-            if self._added_words is not None:
-                said = self._added_words.probabilities([item.words for item in tokens])
+            if self._edited.corrections is not None:
+                neighbours = self._edited.corrections.at(hits.ids)
+                mixed = corrected(mixed, hits.scores, neighbours, parameters)
+            if self._edited.words is not None:
+                said = self._edited.words.probabilities([item.words for item in tokens])
                 mixed = mix_added(mixed, said, parameters.lexical_share)
             distance = neighbour_distance(hits.scores)
         seconds["mix"] = time.perf_counter() - searched
@@ -279,9 +283,9 @@ class Predictor:
         """What each word of a text says for a label; None without a lexical index, or where that knows no such one."""
         share, known = self.bundle.mixing.lexical_share, len(self.bundle.labels)
         if label >= known:
-            if self._added_words is None:
+            if self._edited.words is None:
                 return None
-            return self._added_words.said_by_words(tokens.words, label - known, share)
+            return self._edited.words.said_by_words(tokens.words, label - known, share)
         if self._lexical is None:
             return None
         return said_by_words(self._lexical, tokens.words, label, share)
@@ -313,16 +317,18 @@ def open_lexical(release_dir: Path, bundle: BundleManifest) -> LexicalIndex | No
     return LexicalIndex(LexicalWeights.load(path, len(bundle.labels)))
 
 
-def open_added_words(release_dir: Path, bundle: BundleManifest, labels: int) -> AddedWords | None:
-    """The words of the labels that came with edits; None for a release of `labels` labels that has none.
+def open_edited(release_dir: Path, bundle: BundleManifest, labels: int) -> EditedAnswers:
+    """What edits add to the answers of a release of `labels` labels.
 
     Raises:
-        CorruptArtifact: see `services.student.added_words.load_added_words`.
+        CorruptArtifact: see `services.student.edited.load_edited`.
     """
-    added = labels - len(bundle.labels)
-    if not bundle.mixing.lexical_share or not added:
-        return None
-    return load_added_words(release_dir / LEXICAL, bundle.max_tokens, added)
+    return load_edited(
+        release_dir / EDITED,
+        known=len(bundle.labels),
+        labels=labels,
+        most_words=bundle.max_tokens,
+    )
 
 
 def _check_belongs(release: ReleaseManifest, bundle: BundleManifest) -> None:

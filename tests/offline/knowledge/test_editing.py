@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from edited_task import PHONES, TEST_ROW, candidate, live, state
+from numpy.typing import NDArray
 
 from offline.knowledge.additions import NewItem, read_additions
 from offline.knowledge.asking import AskedKnowledge
@@ -36,13 +37,20 @@ from services.platform.errors import (
     ReleasePurged,
 )
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import BUNDLE, KNOWLEDGE, LEXICAL, read_release_manifest
+from services.releases.manifest import (
+    BUNDLE,
+    EDITED,
+    KNOWLEDGE,
+    LEXICAL,
+    read_release_manifest,
+)
 from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import read_knowledge
 from services.store.snapshots import SnapshotDirectory
 from services.student.bundle import load_bundle
+from services.student.edited import EditedAnswers
 from services.student.encoder import OnnxEncoder
-from services.student.predictor import TextInput, open_added_words, open_lexical
+from services.student.predictor import TextInput, open_edited, open_lexical
 
 NOTHING = Filter()
 KNOWN = "locked account please help"
@@ -122,15 +130,50 @@ def test_the_words_of_a_new_label_have_a_say_in_what_is_served_and_in_what_the_g
     assert said[0].weight > 0
     knowledge = read_knowledge(directory / KNOWLEDGE)
     encoder = OnnxEncoder.of_bundle(load_bundle(directory / BUNDLE))
-    added_words = open_added_words(directory, bundle, 4)
-    assert added_words is not None
+    edited = open_edited(directory, bundle, 4)
+    assert edited.words is not None
+    assert edited.corrections is not None
     answers = []
-    for words in (added_words, None):
-        asked = AskedKnowledge(encoder, bundle, knowledge, open_lexical(directory, bundle), words)
+    for part in (edited, EditedAnswers(None, edited.corrections)):
+        asked = AskedKnowledge(encoder, bundle, knowledge, open_lexical(directory, bundle), part)
         answers.append(asked.mixed(asked.scores([text], None), balances).probabilities)
     np.testing.assert_allclose(answers[0], served, atol=1e-3)
-    by_words = added_words.ask([text])
+    by_words = edited.words.ask([text])
     np.testing.assert_allclose(answers[0][:, 3:], (answers[1][:, 3:] + by_words) / 2, atol=1e-5)
+
+
+def test_what_was_added_and_relabelled_corrects_answers_and_edits_after_that_keep_it(
+    task: Path,
+) -> None:
+    def corrections(release: str | None) -> tuple[list[str], NDArray[np.float16]]:
+        directory = ReleaseDirectory(task / "releases").path(str(release))
+        bundle = load_bundle(directory / BUNDLE).manifest
+        found = open_edited(directory, bundle, len(Items.of(task).release.labels)).corrections
+        assert found is not None
+        texts = Items.of(task).texts
+        return [texts[row] for row in found.items], found.values
+
+    assert not list((task / "releases").rglob(EDITED))
+    odd = "locked screen jam"
+    first = add(task, (odd, "printer"))
+    texts, values = corrections(first.release)
+    assert texts == [odd]
+    place = live(task).labels.index("printer")
+    assert values[0].argmax() == place
+    np.testing.assert_allclose(values.astype(np.float32).sum(1), 0, atol=1e-2)
+    items = Items.of(task)
+    changed = relabel(task, 3, label="network")
+    texts, values = corrections(changed.release)
+    assert texts == [items.texts[3], odd]
+    assert values[0].argmax() == live(task).labels.index("network")
+    after = add_phones(task)
+    texts, again = corrections(after.release)
+    assert texts == [items.texts[3], odd, *PHONES]
+    np.testing.assert_array_equal(again[:2], values)
+    # A label that the student does not know says nothing of how the others stand.
+    np.testing.assert_allclose(again[2:], 0, atol=0.06)
+    taken_out = remove(task, wanted=Filter(keys=item_keys([odd], None)))
+    assert corrections(taken_out.release)[0] == [items.texts[3], *PHONES]
 
 
 def test_a_later_run_that_makes_the_same_knowledge_makes_the_edited_release(task: Path) -> None:
@@ -348,7 +391,7 @@ def test_what_an_edit_says_is_in_the_words_of_its_release_and_what_it_purges_in_
     assert b"alice" in (releases.path(str(made.release)) / LEXICAL).read_bytes()
     purged = remove(task, wanted=Filter(keys=item_keys([secret], None)), purge=True)
     assert purged.outcome == "activated", purged.reasons
-    indexes = list(task.rglob(LEXICAL))
+    indexes = [*task.rglob(LEXICAL), *task.rglob(EDITED)]
     assert len(indexes) >= 2
     assert not any(b"alice" in path.read_bytes() for path in indexes)
 

@@ -1,25 +1,13 @@
-"""Words of labels that came with edits: their file, and their part of the answer."""
-
-from pathlib import Path
+"""Words of labels that came with edits, and their part of the answer."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.platform.errors import CorruptArtifact
-from services.student.added_words import AddedWords, load_added_words, mix_added
+from services.student.added_words import AddedWords, mix_added
 from services.student.lexical import LexicalWeights, words_of
 from services.student.mixing import Mixed, MixingParameters, mix
 
-FIRST = LexicalWeights(
-    ("printer", "wifi"),
-    ("\x02wif",),
-    np.array([1.0, 2.0, 1.5], np.float32),
-    np.array([[1, 0, 0], [0, 1, 0], [0, 1, 0]], np.float16),
-    np.zeros(3, np.float32),
-    8,
-)
 ADDED = LexicalWeights(
     ("phone", "sim card"),
     ("pho",),
@@ -30,12 +18,6 @@ ADDED = LexicalWeights(
 )
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    FIRST.save(tmp_path / "lexical.safetensors")
-    return tmp_path / "lexical.safetensors"
-
-
 def mixed(seed: int, known: int, added: int) -> Mixed:
     rng = np.random.default_rng(seed)
     soft = rng.dirichlet(np.full(known + added, 0.3), (4, 5)).astype(np.float32)
@@ -43,34 +25,6 @@ def mixed(seed: int, known: int, added: int) -> Mixed:
     similarities = -np.sort(-rng.uniform(-1, 1, (4, 5)), 1).astype(np.float32)
     similarities[3] = -np.inf
     return mix(logits, similarities, soft, MixingParameters(k=5))
-
-
-def test_a_file_gives_what_was_put_into_it_and_the_first_index_stays(path: Path) -> None:
-    before = path.read_bytes()
-    assert load_added_words(path, 8, 2) is None
-    AddedWords(ADDED).save(path)
-    once = path.read_bytes()
-    AddedWords(ADDED).save(path)
-    assert path.read_bytes() == once != before
-    first = LexicalWeights.load(path, 3)
-    assert (first.runs, first.most_words) == (FIRST.runs, FIRST.most_words)
-    np.testing.assert_array_equal(first.weights, FIRST.weights)
-    found = load_added_words(path, 8, 2)
-    assert found is not None
-    assert found.labels == 2
-    assert (found.weights.runs, found.weights.characters) == (ADDED.runs, ADDED.characters)
-    texts = ["my phone", "a SIM card", ""]
-    np.testing.assert_array_equal(found.ask(texts), AddedWords(ADDED).ask(texts))
-
-
-def test_a_file_of_another_number_of_labels_or_none_at_all_is_refused(path: Path) -> None:
-    AddedWords(ADDED).save(path)
-    with pytest.raises(CorruptArtifact, match="for 3 labels"):
-        load_added_words(path, 8, 3)
-    path.write_bytes(path.read_bytes()[:-1])
-    for place in (path, path.with_name("missing")):
-        with pytest.raises(CorruptArtifact, match="no lexical index"):
-            load_added_words(place, 8, 2)
 
 
 def test_probabilities_are_a_softmax_in_which_the_known_labels_are_one_class() -> None:
