@@ -18,7 +18,7 @@ from offline.teacher.quality import QualityConfig
 from services.store.knowledge_file import Knowledge
 from services.student.added_words import mix_added
 from services.student.bundle import BundleManifest
-from services.student.corrections import corrected
+from services.student.corrections import corrected, moved_by
 from services.student.edited import EditedAnswers
 from services.student.encoder import OnnxEncoder
 from services.student.label_balance import label_weights
@@ -132,7 +132,8 @@ class AskedKnowledge:
             labels = labels * weights
         mixed = mix(scores.logits, scores.similarities, labels, self._mixing)
         if scores.corrections is not None:
-            mixed = corrected(mixed, scores.similarities, scores.corrections, self._mixing)
+            moved = moved_by(scores.similarities, scores.corrections, self._mixing)
+            mixed = corrected(mixed, moved)
         if scores.words is not None:
             mixed = mix_added(mixed, scores.words, self._mixing.lexical_share)
         return mixed

@@ -102,6 +102,9 @@ def explained(
                 if prediction.store is None
                 else _by_label(prediction.labels, prediction.store[row]),
                 "weight": prediction.weight[row],
+                "corrections": None
+                if prediction.corrections is None
+                else _by_known_label(prediction.labels, prediction.corrections[row]),
                 "distance": None if prediction.distance is None else prediction.distance[row],
                 "out_of_distribution": None
                 if prediction.out_of_distribution is None
@@ -167,6 +170,11 @@ def _neighbours(
 
 def _by_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
     return dict(zip(labels, values, strict=True))
+
+
+def _by_known_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
+    """The student's labels come first, and it may know fewer than the release has."""
+    return dict(zip(labels, values, strict=False))
 
 
 def _with_faults(answers: Iterable[bytes], faults: Mapping[int, RetriktError]) -> list[bytes]:

@@ -64,22 +64,29 @@ def corrections_of(
     return found
 
 
-def corrected(
-    mixed: Mixed, similarities: Floats, corrections: Floats, parameters: MixingParameters
-) -> Mixed:
+def moved_by(similarities: Floats, corrections: Floats, parameters: MixingParameters) -> Floats:
+    """(b, H): by how much neighbours move the probabilities of a text's labels, the nearer the heavier.
+
+    Args:
+        similarities: (b, k) cosines, padded with -inf.
+        corrections: (b, k, H) of the same neighbours.
+        parameters: what they are weighed with.
+    """
+    weights = neighbour_weights(similarities, parameters)
+    moved: Floats = np.matmul(weights[:, None, :], corrections)[:, 0, :]
+    return moved
+
+
+def corrected(mixed: Mixed, moved: Floats) -> Mixed:
     """The answer once the neighbours that came afterwards have corrected it.
 
     What probability the labels have that the student does not know stays theirs.
 
     Args:
         mixed: by `services.student.mixing.mix`.
-        similarities: (b, k) cosines, padded with -inf.
-        corrections: (b, k, H) of the same neighbours.
-        parameters: what they are weighed with.
+        moved: (b, H), see `moved_by`.
     """
-    weights = neighbour_weights(similarities, parameters)
-    moved = np.matmul(weights[:, None, :], corrections)[:, 0, :]
-    known = corrections.shape[-1]
+    known = moved.shape[1]
     before = mixed.probabilities[:, :known]
     room = before.sum(1, keepdims=True)
     after = np.maximum(before + room * moved, LEAST_KEPT * before)

@@ -22,7 +22,7 @@ from services.releases.manifest import (
 from services.store.client import StoreClient, StoredItem
 from services.student.added_words import mix_added
 from services.student.bundle import BundleManifest, load_bundle
-from services.student.corrections import corrected
+from services.student.corrections import corrected, moved_by
 from services.student.edited import EditedAnswers, load_edited
 from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
@@ -61,6 +61,8 @@ class Prediction:
         distance: float32 (b,), `neighbour_distance`; None when degraded.
         out_of_distribution: bool (b,), whether that is beyond the bundle's threshold; None when degraded, or
             the bundle has none.
+        corrections: float32 (b, H), by how much neighbours that came after training moved the probabilities of the
+            student's labels; None when degraded, or where no item of the release did.
     """
 
     release: str
@@ -75,6 +77,7 @@ class Prediction:
     seconds: dict[str, float] = field(default_factory=dict)
     distance: Floats | None = None
     out_of_distribution: NDArray[np.bool_] | None = None
+    corrections: Floats | None = None
 
 
 class Predictor:
@@ -256,9 +259,10 @@ class Predictor:
                 # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
                 neighbour_labels *= self._label_weights
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
+            moved = None
             if self._edited.corrections is not None:
-                neighbours = self._edited.corrections.at(hits.ids)
-                mixed = corrected(mixed, hits.scores, neighbours, parameters)
+                moved = moved_by(hits.scores, self._edited.corrections.at(hits.ids), parameters)
+                mixed = corrected(mixed, moved)
             if self._edited.words is not None:
                 said = self._edited.words.probabilities([item.words for item in tokens])
                 mixed = mix_added(mixed, said, parameters.lexical_share)
@@ -277,6 +281,7 @@ class Predictor:
             seconds,
             distance,
             None if threshold is None else distance > threshold,
+            moved,
         )
 
     def words(self, tokens: Tokens, label: int) -> list[Word] | None:

@@ -116,6 +116,8 @@ class Explanation(BaseModel):
         student: the student's own probabilities, by label; the lexical index's part is in them.
         store: those of the neighbours alone; null when the store was of no help.
         weight: the store's share of the answer.
+        corrections: by how much neighbours that came after the student's training moved each label that it knows;
+            null when the store was of no help, or where no knowledge item did.
         distance: one minus the mean similarity of the neighbours; null when the store was of no help.
         out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
             mean nothing; null when the store was of no help, or the release does not know how far they are.
@@ -128,6 +130,7 @@ class Explanation(BaseModel):
     student: dict[str, float]
     store: dict[str, float] | None
     weight: float
+    corrections: dict[str, float] | None
     distance: float | None
     out_of_distribution: bool | None
     words: list[Word] | None

@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from edited_task import PHONES, TEST_ROW, candidate, live, state
+from fastapi.testclient import TestClient
 from numpy.typing import NDArray
 
 from offline.knowledge.additions import NewItem, read_additions
@@ -47,10 +49,12 @@ from services.releases.manifest import (
 from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import read_knowledge
 from services.store.snapshots import SnapshotDirectory
+from services.student.app import create_app
 from services.student.bundle import load_bundle
 from services.student.edited import EditedAnswers
 from services.student.encoder import OnnxEncoder
 from services.student.predictor import TextInput, open_edited, open_lexical
+from services.student.settings import StudentSettings
 
 NOTHING = Filter()
 KNOWN = "locked account please help"
@@ -174,6 +178,22 @@ def test_what_was_added_and_relabelled_corrects_answers_and_edits_after_that_kee
     np.testing.assert_allclose(again[2:], 0, atol=0.06)
     taken_out = remove(task, wanted=Filter(keys=item_keys([odd], None)))
     assert corrections(taken_out.release)[0] == [items.texts[3], *PHONES]
+
+
+def test_an_explained_answer_tells_what_was_corrected(task: Path) -> None:
+    def explained(text: str) -> Any:
+        with TestClient(create_app(StudentSettings(task_dir=task))) as client:
+            answer = client.post("/predict", json={"inputs": text, "explain": True}).json()
+        return answer["predictions"][0]
+
+    odd = "locked screen jam"
+    assert explained(odd)["corrections"] is None
+    add(task, (odd, "printer"))
+    told = explained(odd)
+    assert told["scores"][0]["label"] == "printer"
+    assert list(told["corrections"]) == ["login", "printer", "network"]
+    assert told["corrections"]["printer"] > 0.1
+    assert abs(sum(told["corrections"].values())) < 0.01
 
 
 def test_a_later_run_that_makes_the_same_knowledge_makes_the_edited_release(task: Path) -> None:

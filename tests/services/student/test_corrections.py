@@ -4,7 +4,13 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.student.corrections import LEAST_KEPT, Corrections, corrected, corrections_of
+from services.student.corrections import (
+    LEAST_KEPT,
+    Corrections,
+    corrected,
+    corrections_of,
+    moved_by,
+)
 from services.student.mixing import Mixed, MixingParameters, head_distribution, mix
 
 PARAMETERS = MixingParameters(k=3, similarity_temperature=0.1, head_temperature=2.0)
@@ -48,7 +54,7 @@ def test_where_all_neighbours_came_afterwards_the_student_is_set_right() -> None
     assert before.probabilities[0].argmax() == 1
     alone = mix(logits, similarities, soft, MixingParameters(k=3, gate_bias=-30.0))
     assert alone.probabilities[0].argmax() == 0
-    after = corrected(alone, similarities, values[None].astype(np.float32), PARAMETERS)
+    after = corrected(alone, moved_by(similarities, values[None].astype(np.float32), PARAMETERS))
     assert after.probabilities[0].argmax() == 1
     np.testing.assert_allclose(after.probabilities.sum(1), 1, atol=1e-5)
 
@@ -59,7 +65,7 @@ def test_answers_stay_distributions_and_new_labels_keep_what_they_have(seed: int
     rng = np.random.default_rng(seed)
     values = rng.uniform(-1, 1, (5, 3, 4)).astype(np.float32)
     values -= values.mean(2, keepdims=True)
-    after = corrected(before, similarities, values, PARAMETERS)
+    after = corrected(before, moved_by(similarities, values, PARAMETERS))
     np.testing.assert_allclose(after.probabilities.sum(1), 1, atol=1e-5)
     np.testing.assert_array_equal(after.probabilities[:, 4:], before.probabilities[:, 4:])
     # What a label is left with, before all are brought back to their sum: at most each correction adds 1.
@@ -70,5 +76,5 @@ def test_answers_stay_distributions_and_new_labels_keep_what_they_have(seed: int
 
 def test_without_corrections_nothing_changes() -> None:
     before, similarities = mixed(0)
-    after = corrected(before, similarities, np.zeros((5, 3, 4), np.float32), PARAMETERS)
+    after = corrected(before, moved_by(similarities, np.zeros((5, 3, 4), np.float32), PARAMETERS))
     np.testing.assert_allclose(after.probabilities, before.probabilities, atol=1e-6)
