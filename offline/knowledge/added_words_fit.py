@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.store.lexical_fit import fit_lexical
+from offline.store.lexical_fit import MOST_ANSWERS, MOST_WORDS, fit_lexical
 from services.student.added_words import AddedWords
 from services.student.label_balance import label_weights
-from services.student.lexical import LexicalWeights
+from services.student.lexical import LexicalWeights, words_of
 
 MOST_LABELS = 100
 """Of more added labels than that, the neighbours alone tell: too few items a label could be fitted."""
@@ -44,6 +44,11 @@ class FittedItems:
         pairs = None if self.pairs is None else [self.pairs[row] for row in rows]
         return [self.texts[row] for row in rows], pairs
 
+    def length(self, row: int, most_words: int) -> int:
+        """Words and marks of an item that are looked at."""
+        pair = None if self.pairs is None else self.pairs[row]
+        return len(words_of(self.texts[row], pair, most=most_words))
+
 
 def fit_added_words(items: FittedItems, *, known: int, most_words: int) -> AddedWords | None:
     """Fit on all items; the same items give the same weights.
@@ -57,7 +62,9 @@ def fit_added_words(items: FittedItems, *, known: int, most_words: int) -> Added
     """
     if not 0 < items.soft_labels.shape[1] - known <= MOST_LABELS:
         return None
-    return _fit(items, _sample(items, known, MOST_KNOWN), known=known, most_words=most_words)
+    return _fit(
+        items, _sample(items, known, MOST_KNOWN, most_words), known=known, most_words=most_words
+    )
 
 
 class LeftOutWords:
@@ -76,7 +83,7 @@ class LeftOutWords:
         """
         self._items = items
         self._fold = {row: place % _FOLDS for place, group in enumerate(groups) for row in group}
-        rows = _sample(items, known, _MOST_KNOWN_A_FOLD)
+        rows = _sample(items, known, _MOST_KNOWN_A_FOLD, most_words)
         folds = np.array([self._fold.get(row, -1) for row in rows.tolist()])
         self._fits = [
             _fit(items, rows[folds != fold], known=known, most_words=most_words)
@@ -97,13 +104,19 @@ class LeftOutWords:
         return found
 
 
-def _sample(items: FittedItems, known: int, most: int) -> Rows:
-    """Rows of all items of added labels, and at most so many of the others, ascending."""
+def _sample(items: FittedItems, known: int, most: int, most_words: int) -> Rows:
+    """Rows of all items of added labels, and at most so many of the others, ascending.
+
+    As many of the others as the lexical index fits beside them: it would leave out items of all labels alike.
+    """
     mine = items.soft_labels[:, :known].sum(1) >= 0.5
-    others = np.flatnonzero(mine)
-    if len(others) > most:
-        others = np.random.default_rng(_SEED).permutation(others)[:most]
-    return np.sort(np.concatenate([np.flatnonzero(~mine), others]))
+    added, others = np.flatnonzero(~mine), np.flatnonzero(mine)
+    room = MOST_ANSWERS // (1 + items.soft_labels.shape[1] - known) - len(added)
+    others = np.random.default_rng(_SEED).permutation(others)[: max(1, min(most, room))]
+    words = np.cumsum([items.length(row, most_words) for row in others.tolist()])
+    left = MOST_WORDS - sum(items.length(row, most_words) for row in added.tolist())
+    others = others[: max(1, int(np.searchsorted(words, left, side="right")))]
+    return np.sort(np.concatenate([added, others]))
 
 
 def _fit(items: FittedItems, rows: Rows, *, known: int, most_words: int) -> AddedWords | None:

@@ -89,3 +89,21 @@ def test_an_item_is_asked_about_by_a_fit_that_has_seen_neither_it_nor_its_like(
     assert max(asked[:2, 0]) < min(seen[:2, 0])
     assert max(asked[:2, 0]) < max(alone[:2, 0])
     assert asked[2, 0] < 0.3
+
+
+def test_where_not_all_can_be_fitted_it_is_the_known_labels_items_that_are_left_out(
+    items: FittedItems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = fit_added_words(items, known=KNOWN, most_words=8)
+    assert whole is not None
+    texts = ["my phone please", "toner jam please"]
+    for name, limit in (("MOST_WORDS", 120), ("MOST_ANSWERS", 60)):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"offline.knowledge.added_words_fit.{name}", limit)
+            patch.setattr(f"offline.store.lexical_fit.{name}", limit)
+            fit = fit_added_words(items, known=KNOWN, most_words=8)
+        assert fit is not None
+        assert fit.weights.runs != whole.weights.runs
+        assert {"phone"} <= set(fit.weights.runs)
+        found = fit.ask(texts)[:, 0]
+        assert found[0] > 0.5 > found[1]
