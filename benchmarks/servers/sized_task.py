@@ -19,6 +19,7 @@ from servers.clusters import around
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
     BUNDLE,
+    EDITED,
     KNOWLEDGE,
     LEXICAL,
     SOFT_LABELS,
@@ -70,6 +71,8 @@ def add_sized(release: Path, task_dir: Path, items: int, max_tokens: int | None 
         items: of its store: the first ones where the release has more, made-up ones beside them where it has fewer.
         max_tokens: longest text of its student; its table of positions is repeated for it.
     """
+    if (release / EDITED).exists():
+        raise SystemExit(f"{release} was edited; name a release that is as its run made it.")
     staged = task_dir / "staged"
     shutil.rmtree(staged, ignore_errors=True)
     shutil.copytree(release / BUNDLE, staged / BUNDLE)

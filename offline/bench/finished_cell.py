@@ -24,7 +24,7 @@ from offline.student.mixing_fit import NO_STORE
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.labeller import Labeller, load_labeller
 from services.platform.errors import NotReady
-from services.releases.manifest import BUNDLE, LEXICAL, SOFT_LABELS
+from services.releases.manifest import BUNDLE, EDITED, LEXICAL, SOFT_LABELS
 from services.store.knowledge_file import read_knowledge
 from services.student.predictor import Predictor
 
@@ -155,7 +155,7 @@ class FinishedCell:
     @cached_property
     def store_bytes(self) -> int:
         """Of the store version as the store keeps it, of the soft labels and of the lexical index."""
-        files = (self.candidate / name for name in (SOFT_LABELS, LEXICAL))
+        files = (self.candidate / name for name in (SOFT_LABELS, LEXICAL, EDITED))
         beside = sum(file.stat().st_size for file in files if file.exists())
         return version_bytes(self.candidate, StoreConfig()) + beside
 

@@ -1,7 +1,7 @@
 """Fitting the words of labels that came with edits (`services.student.added_words`), and judging them fairly.
 
 It is the lexical index's own regression with other classes: all labels that the student knows are one, so that a fit
-takes seconds whatever their number. The few items of an added label stand against thousands of others; what they say
+does not grow with their number. The few items of an added label stand against thousands of others; what they say
 is corrected for that as the store's answer is (`services.student.label_balance`), here all the way.
 
 An index recognises the items that it was fitted on. FittedItems that stand for texts to come are therefore asked about
@@ -13,14 +13,26 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from threadpoolctl import threadpool_limits
 
-from offline.store.lexical_fit import MOST_ANSWERS, MOST_WORDS, fit_lexical
+from offline.store.lexical_fit import (
+    MOST_ANSWERS,
+    MOST_GRAMS,
+    MOST_WEIGHTS,
+    MOST_WORDS,
+    _Grams,
+)
+from offline.student.soft_regression import fit_soft_head
+from offline.tasks.normal_form import letters_and_digits
 from services.student.added_words import AddedWords
 from services.student.label_balance import label_weights
 from services.student.lexical import LexicalWeights, words_of
 
 MOST_LABELS = 100
 """Of more added labels than that, the neighbours alone tell: too few items a label could be fitted."""
+STRENGTH = 10.0
+"""Inverse regularisation (scikit-learn's `C`): too few items of an added label are held out to choose it."""
 MOST_KNOWN = 20_000
 """FittedItems of the labels that the student knows; of more, so many drawn at random."""
 
@@ -105,42 +117,58 @@ class LeftOutWords:
 
 
 def _sample(items: FittedItems, known: int, most: int, most_words: int) -> Rows:
-    """Rows of all items of added labels, and at most so many of the others, ascending.
+    """Rows to fit on, ascending: of added labels all, and of the others at most so many.
 
-    As many of the others as the lexical index fits beside them: it would leave out items of all labels alike.
+    Of both no more than half of what a lexical index is fitted on, drawn at random.
     """
-    mine = items.soft_labels[:, :known].sum(1) >= 0.5
-    added, others = np.flatnonzero(~mine), np.flatnonzero(mine)
-    room = MOST_ANSWERS // (1 + items.soft_labels.shape[1] - known) - len(added)
-    others = np.random.default_rng(_SEED).permutation(others)[: max(1, min(most, room))]
-    words = np.cumsum([items.length(row, most_words) for row in others.tolist()])
-    left = MOST_WORDS - sum(items.length(row, most_words) for row in added.tolist())
-    others = others[: max(1, int(np.searchsorted(words, left, side="right")))]
-    return np.sort(np.concatenate([added, others]))
+    classes = 1 + items.soft_labels.shape[1] - known
+    of_known = items.soft_labels[:, :known].sum(1) >= 0.5
+    room = MOST_ANSWERS // classes // 2
+    rows = [
+        _drawn(items, np.flatnonzero(of_known), min(most, room), most_words),
+        _drawn(items, np.flatnonzero(~of_known), room, most_words),
+    ]
+    return np.sort(np.concatenate(rows))
+
+
+def _drawn(items: FittedItems, rows: Rows, most: int, most_words: int) -> Rows:
+    """At most so many of the rows, and of at most half of the words that an index is fitted on; one at least."""
+    drawn = np.random.default_rng(_SEED).permutation(rows)[: max(1, most)]
+    words = np.cumsum([items.length(row, most_words) for row in drawn.tolist()])
+    return drawn[: max(1, int(np.searchsorted(words, MOST_WORDS // 2, side="right")))]
 
 
 def _fit(items: FittedItems, rows: Rows, *, known: int, most_words: int) -> AddedWords | None:
     soft = items.soft_labels
     texts, pairs = items.texts_at(rows.tolist())
     classes = np.concatenate([soft[rows, :known].sum(1, keepdims=True), soft[rows, known:]], 1)
-    fitted = fit_lexical(texts, pairs, classes, known=classes.shape[1], most_words=most_words)
-    if not len(fitted.idf):
+    seconds: Sequence[str | None] = pairs or [None] * len(texts)
+    both = list(zip(texts, seconds, strict=True))
+    forms = [letters_and_digits(text, pair) for text, pair in both]
+    if len(set(forms)) < 2:
         return None
-    counts = soft.sum(axis=0, dtype=np.float64)
-    # One item at least: what is said of a label without any must stay a number.
-    weights = label_weights(np.maximum(counts, 1), known, [1.0] * (len(counts) - known))
-    assert weights is not None
-    # Of the known labels' items a share alone was fitted: the others look that much more frequent than they are.
-    share = float(classes[:, 0].sum() / max(counts[:known].sum(), 1))
-    bias = fitted.bias.copy()
-    bias[1:] += np.log(weights[known:] * share)
-    return AddedWords(
-        LexicalWeights(
-            fitted.runs,
-            fitted.characters,
-            fitted.idf,
-            fitted.weights,
-            bias.astype(np.float32),
-            fitted.most_words,
+    words = [words_of(text, pair, most=most_words) for text, pair in both]
+    runs, characters = _Grams.of_runs(words), _Grams.of_characters(words)
+    runs.keep_most_frequent(characters, min(MOST_GRAMS, MOST_WEIGHTS // classes.shape[1]))
+    # The bytes are to be the same on any number of cores, and a sum by several threads is not.
+    with threadpool_limits(1):
+        # Its temperature is left aside: held-out items, hardly one of which is of an added label, tell nothing of it.
+        head = fit_soft_head(
+            sparse.hstack([runs.features(), characters.features()], format="csr"),
+            classes,
+            forms,
+            strengths=(STRENGTH,),
+            seed=_SEED,
         )
-    )
+    # One item at least: what is said of a label without any must stay a number.
+    counts = np.maximum(soft.sum(axis=0, dtype=np.float64), 1)
+    wanted = label_weights(counts, known, [1.0] * (len(counts) - known))
+    assert wanted is not None
+    # Of the known labels' items a share alone was fitted, and where some are left out, not all of the others'.
+    share = classes[:, 0].sum() / counts[:known].sum()
+    missing = counts[known:] / np.maximum(classes[:, 1:].sum(0), 1)
+    bias = head.bias.astype(np.float32)
+    bias[1:] += np.log(wanted[known:] * missing * share)
+    idf = np.concatenate([runs.idf, characters.idf])
+    weights = (head.weight.T * idf[:, None]).astype(np.float16)
+    return AddedWords(LexicalWeights(runs.kept, characters.kept, idf, weights, bias, most_words))

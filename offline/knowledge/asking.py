@@ -27,6 +27,10 @@ from services.student.mixing import Mixed, blend, mix
 
 Mask = NDArray[np.bool_]
 
+_LEFT_OUT: dict[str, LeftOutWords] = {}
+"""By the words that they are the left-out ones of: a release is asked for its balances, and again for the gate."""
+_REMEMBERED = 2
+
 MOST_ROWS = 500
 """Items of a label that it is judged by."""
 
@@ -177,6 +181,15 @@ class AskedKnowledge:
     def _left_out_words(self) -> LeftOutWords | None:
         if self._edited.words is None:
             return None
+        digest = self._edited.words.digest
+        if (fitted := _LEFT_OUT.get(digest)) is None:
+            fitted = self._fitted_left_out_words()
+            _LEFT_OUT[digest] = fitted
+            for oldest in list(_LEFT_OUT)[:-_REMEMBERED]:
+                del _LEFT_OUT[oldest]
+        return fitted
+
+    def _fitted_left_out_words(self) -> LeftOutWords:
         added = list(self.items_by_label().values())[self.known :]
         groups = [group for rows in added for group in self._worded_alike(rows)]
         asked = {row for group in groups for row in group}

@@ -33,7 +33,7 @@ from services.platform.errors import (
     VersionNotFound,
 )
 from services.releases.directory import ReleaseDirectory
-from services.releases.manifest import ReleaseManifest
+from services.releases.manifest import EDITED, ReleaseManifest
 
 log = structlog.get_logger(__name__)
 
@@ -167,7 +167,14 @@ def _release(
     with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
         candidate = Path(folder) / "candidate"
         made = write_edited(
-            items.directory, candidate, [edit], sources, edits=[*items.release.edits, edit.id]
+            items.directory,
+            candidate,
+            [edit],
+            sources,
+            edits=[*items.release.edits, edit.id],
+            earlier=()
+            if (items.directory / EDITED).exists()
+            else journal.named(items.release.edits),
         )
         inside = [*items.keys, *(item.key for item in edit.added)]
         held_out = sources.held_out(

@@ -130,6 +130,7 @@ def write_edited(
     sources: Sources,
     *,
     edits: Sequence[str],
+    earlier: Sequence[Edit] = (),
     again: Relabeller | None = None,
 ) -> ReleaseManifest:
     """Write the files of an edited release: the same student, its knowledge with edits applied.
@@ -140,6 +141,8 @@ def write_edited(
         applied: the edits, in order.
         sources: that the release came from; its validation rows are what the balances are fitted on.
         edits: ids of all edits that the knowledge then holds.
+        earlier: those of them that the source holds already; read where it does not tell itself which items
+            they brought, as a release from before there were corrections.
         again: asked where an edit's probabilities are by another labeller.
 
     Raises:
@@ -157,13 +160,15 @@ def write_edited(
                 f"the task {present.task} is of {'pairs' if knowledge.metadata.pair else 'single texts'}.",
                 hint="Move the journal of the edits out of the task's directory, or restore the task.",
             )
-    before = open_edited(source, bundle.manifest, len(present.labels))
+    before = open_edited(source, bundle.manifest, present)
     editable = EditableKnowledge(
         knowledge,
         bundle.manifest.labels,
         lambda texts, pairs: encoder.encode(texts, pairs)[1],
         again,
-        () if before.corrections is None else before.corrections.items.tolist(),
+        _edited_rows(knowledge, earlier)
+        if before.corrections is None
+        else before.corrections.items.tolist(),
     )
     for edit in applied:
         editable.apply(edit)
@@ -192,6 +197,27 @@ def write_edited(
             AskedKnowledge(encoder, bundle.manifest, finished, lexical, edited), held_out
         ),
     )
+
+
+def _edited_rows(knowledge: Knowledge, edits: Sequence[Edit]) -> list[int]:
+    """Rows of the items that these edits added or relabelled."""
+    if not edits:
+        return []
+    edited: dict[str, str | None] = {}
+    for edit in edits:
+        for key in edit.removed:
+            edited.pop(key, None)
+        edited |= {item.key: "generated" if item.generator else "manual" for item in edit.added}
+        edited |= {item.key: None for item in edit.relabelled if item.key not in edited}
+    table = knowledge.table
+    keys = item_keys(table["text"].to_pylist(), table["text_pair"].to_pylist())
+    origins = table["origin"].to_pylist()
+    # A sample does not displace an item that was there.
+    return [
+        row
+        for row, (key, origin) in enumerate(zip(keys, origins, strict=True))
+        if key in edited and edited[key] in (None, origin)
+    ]
 
 
 def _added_words(knowledge: Knowledge, bundle: BundleManifest) -> AddedWords | None:

@@ -71,7 +71,7 @@ def measure(release: Path, held_out: Examples) -> Measured:
         bundle.manifest,
         read_knowledge(release / KNOWLEDGE),
         open_lexical(release, bundle.manifest),
-        open_edited(release, bundle.manifest, len(manifest.labels)),
+        open_edited(release, bundle.manifest, manifest),
     )
     answers = np.empty(0, np.int64)
     if len(held_out):

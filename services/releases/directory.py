@@ -1,7 +1,8 @@
 """A task's releases on disk, and the live pointer that says which one serves.
 
     <root>/live.json            {"release", "previous", "activated_at"}, replaced by rename
-    <root>/<release>/           manifest.json, bundle/, knowledge.parquet, soft_labels.npy, lexical.safetensors
+    <root>/<release>/           manifest.json, bundle/, knowledge.parquet, soft_labels.npy, lexical.safetensors,
+                                edited.safetensors
     <root>/.adding-…, .live-…   what a writer has not finished; removed by the next one
     <root>/.lock                held by the one writer at a time
 

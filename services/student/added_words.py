@@ -6,6 +6,7 @@ from the few items that the label has. A regression of its own helps them (`offl
 labels that the student knows are one class in it, each added label is one.
 """
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -35,6 +36,12 @@ class AddedWords:
     def labels(self) -> int:
         """m, the added labels."""
         return len(self.weights.bias) - 1
+
+    @property
+    def digest(self) -> str:
+        """Tells words that were fitted on other items apart."""
+        parts = (self.weights.idf, self.weights.weights, self.weights.bias)
+        return hashlib.sha256(b"".join(part.tobytes() for part in parts)).hexdigest()
 
     def ask(self, texts: Sequence[str], pairs: Sequence[str] | None = None) -> Floats:
         """(n, m): probabilities of the added labels, by n texts or pairs."""
@@ -66,7 +73,8 @@ def mix_added(mixed: Mixed, said: Floats, share: float) -> Mixed:
     rest = mixed.probabilities[:, :known]
     # Where the neighbours left nothing to the others, the student says how they stand.
     rest = np.where(rest.sum(1, keepdims=True) > _LEAST, rest, mixed.student[:, :known])
-    rest = rest * ((1 - added.sum(1, keepdims=True)) / rest.sum(1, keepdims=True))
+    room = np.maximum(1 - added.sum(1, keepdims=True), 0)
+    rest = rest * (room / rest.sum(1, keepdims=True))
     return mixed._replace(probabilities=np.concatenate([rest, added], axis=1))
 
 

@@ -1,7 +1,7 @@
 """What items that came after the student's training correct of its answers.
 
 The student's scores hold what it was trained on; a neighbour that it was trained on tells it little more. An item that
-a person added or relabelled afterwards is different: how far the student is from that item's soft label is how far it
+an edit added or relabelled afterwards is different: how far the student is from that item's soft label is how far it
 is likely to be from the truth nearby. So each such neighbour moves the answer by that difference, as heavily as it
 weighs among the neighbours: a nearest-neighbour regression of the residuals, which is nothing where nothing came
 afterwards, and outweighs the student where all neighbours did.
@@ -20,7 +20,7 @@ from services.student.mixing import Mixed, MixingParameters, head_distribution, 
 Floats = NDArray[np.float32]
 
 LEAST_KEPT = np.float32(0.02)
-"""No label loses more than all but this share of its probability: neighbours err, too."""
+"""Of its probability, a label keeps this share at least before all are brought back to their sum: neighbours err."""
 
 
 @dataclass(frozen=True, slots=True)

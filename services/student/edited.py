@@ -5,6 +5,7 @@ trained on correct of its answers (`services.student.corrections`). A release wi
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from services.student.added_words import AddedWords
 from services.student.corrections import Corrections
 from services.student.lexical import LexicalWeights
 
+_FORMAT = "1"
 _WORDS = "words."
 _ITEMS, _VALUES = "corrections.items", "corrections.values"
 
@@ -51,53 +53,72 @@ class EditedAnswers:
             tensors[_ITEMS] = self.corrections.items
             tensors[_VALUES] = np.ascontiguousarray(self.corrections.values)
         if tensors:
-            save_file(tensors, path)
+            save_file(tensors, path, metadata={"format": _FORMAT})
 
 
-def load_edited(path: Path, *, known: int, labels: int, most_words: int) -> EditedAnswers:
+def load_edited(
+    path: Path, *, known: int, labels: int, items: int, most_words: int
+) -> EditedAnswers:
     """What `EditedAnswers.save` wrote; nothing where there is no file.
 
     Args:
         path: the file.
         known: labels that the student knows.
         labels: of the release.
+        items: of the release.
         most_words: of a text that are looked at: the student's `max_tokens`.
 
     Raises:
-        CorruptArtifact: the file cannot be read, or is of other labels.
+        CorruptArtifact: the file cannot be read, or is not of such a release.
     """
     if not path.exists():
         return EditedAnswers()
     try:
         with safe_open(os.fspath(path), framework="numpy") as file:
+            if (told := (file.metadata() or {}).get("format")) != _FORMAT:
+                raise ValueError(f"format {told}, expected {_FORMAT}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        words = corrections = None
-        if f"{_WORDS}bias" in tensors:
-            parts = {name: tensors[f"{_WORDS}{name}"] for name in ("idf", "weights", "bias")}
-            runs, characters = (
-                _split(tensors[f"{_WORDS}{name}"]) for name in ("runs", "characters")
-            )
-            words = LexicalWeights(runs, characters, **parts, most_words=most_words)
-        if _ITEMS in tensors:
-            corrections = Corrections(tensors[_ITEMS], tensors[_VALUES])
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
-    shapes: list[tuple[tuple[int, ...], tuple[int, ...]]] = []
-    if words is not None:
-        grams, classes = len(words.runs) + len(words.characters), 1 + labels - known
-        shapes += [
-            (words.idf.shape, (grams,)),
-            (words.weights.shape, (grams, classes)),
-            (words.bias.shape, (classes,)),
-        ]
-    if corrections is not None:
-        shapes.append((corrections.values.shape, (len(corrections.items), known)))
-    for found, expected in shapes:
-        if found != expected:
-            raise CorruptArtifact(
-                f"{path} is of other labels than its release: a part of the shape {found}, expected {expected}."
-            )
-    return EditedAnswers(None if words is None else AddedWords(words), corrections)
+        words = _words(tensors, most_words, 1 + labels - known)
+        corrections = _corrections(tensors, known, items)
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CorruptArtifact(
+            f"{path} is not what edits add to a release of {labels} labels and {items} items: {error}."
+        ) from error
+    return EditedAnswers(words, corrections)
+
+
+def _words(tensors: Mapping[str, NDArray[Any]], most_words: int, classes: int) -> AddedWords | None:
+    if f"{_WORDS}bias" not in tensors:
+        return None
+    runs, characters = (_split(tensors[f"{_WORDS}{name}"]) for name in ("runs", "characters"))
+    grams = len(runs) + len(characters)
+    idf = _checked(tensors, f"{_WORDS}idf", np.float32, (grams,))
+    weights = _checked(tensors, f"{_WORDS}weights", np.float16, (grams, classes))
+    bias = _checked(tensors, f"{_WORDS}bias", np.float32, (classes,))
+    return AddedWords(LexicalWeights(runs, characters, idf, weights, bias, most_words))
+
+
+def _corrections(tensors: Mapping[str, NDArray[Any]], known: int, items: int) -> Corrections | None:
+    if _ITEMS not in tensors:
+        return None
+    count = tensors[_ITEMS].size
+    ids = _checked(tensors, _ITEMS, np.int64, (count,))
+    if count and not (ids[0] >= 0 and ids[-1] < items and (np.diff(ids) > 0).all()):
+        raise ValueError(f"{_ITEMS} are no ids of {items} items in ascending order")
+    return Corrections(ids, _checked(tensors, _VALUES, np.float16, (count, known)))
+
+
+def _checked(
+    tensors: Mapping[str, NDArray[Any]], name: str, kind: Any, shape: tuple[int, ...]
+) -> NDArray[Any]:
+    found = tensors[name]
+    if found.dtype != kind or found.shape != shape:
+        raise ValueError(
+            f"{name} is {found.dtype} {found.shape}, expected {np.dtype(kind)} {shape}"
+        )
+    if not np.isfinite(found).all():
+        raise ValueError(f"{name} holds what is no number")
+    return found
 
 
 def _joined(runs: tuple[str, ...]) -> NDArray[np.uint8]:

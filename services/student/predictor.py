@@ -149,7 +149,7 @@ class Predictor:
         _check_belongs(manifest, bundle.manifest)
         soft_labels = _open_soft_labels(release_dir / SOFT_LABELS, manifest)
         lexical = open_lexical(release_dir, bundle.manifest)
-        edited = open_edited(release_dir, bundle.manifest, len(manifest.labels))
+        edited = open_edited(release_dir, bundle.manifest, manifest)
         encoder = OnnxEncoder.of_bundle(bundle, threads=threads, token_budget=token_budget)
         store = GuardedStore(
             client,
@@ -261,8 +261,9 @@ class Predictor:
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
             moved = None
             if self._edited.corrections is not None:
-                moved = moved_by(hits.scores, self._edited.corrections.at(hits.ids), parameters)
-                mixed = corrected(mixed, moved)
+                by = moved_by(hits.scores, self._edited.corrections.at(hits.ids), parameters)
+                before, mixed = mixed, corrected(mixed, by)
+                moved = (mixed.probabilities - before.probabilities)[:, : by.shape[1]]
             if self._edited.words is not None:
                 said = self._edited.words.probabilities([item.words for item in tokens])
                 mixed = mix_added(mixed, said, parameters.lexical_share)
@@ -285,7 +286,7 @@ class Predictor:
         )
 
     def words(self, tokens: Tokens, label: int) -> list[Word] | None:
-        """What each word of a text says for a label; None without a lexical index, or where that knows no such one."""
+        """What each word of a text says for a label; None where no lexical index of the release knows it."""
         share, known = self.bundle.mixing.lexical_share, len(self.bundle.labels)
         if label >= known:
             if self._edited.words is None:
@@ -322,8 +323,10 @@ def open_lexical(release_dir: Path, bundle: BundleManifest) -> LexicalIndex | No
     return LexicalIndex(LexicalWeights.load(path, len(bundle.labels)))
 
 
-def open_edited(release_dir: Path, bundle: BundleManifest, labels: int) -> EditedAnswers:
-    """What edits add to the answers of a release of `labels` labels.
+def open_edited(
+    release_dir: Path, bundle: BundleManifest, release: ReleaseManifest
+) -> EditedAnswers:
+    """What edits add to the answers of a release.
 
     Raises:
         CorruptArtifact: see `services.student.edited.load_edited`.
@@ -331,7 +334,8 @@ def open_edited(release_dir: Path, bundle: BundleManifest, labels: int) -> Edite
     return load_edited(
         release_dir / EDITED,
         known=len(bundle.labels),
-        labels=labels,
+        labels=len(release.labels),
+        items=release.items,
         most_words=bundle.max_tokens,
     )
 

@@ -116,13 +116,13 @@ class Explanation(BaseModel):
         student: the student's own probabilities, by label; the lexical index's part is in them.
         store: those of the neighbours alone; null when the store was of no help.
         weight: the store's share of the answer.
-        corrections: by how much neighbours that came after the student's training moved each label that it knows;
-            null when the store was of no help, or where no knowledge item did.
+        corrections: by how much neighbours that came after the student's training moved the probability of each label
+            that it knows; null when the store was of no help, or where no knowledge item did.
         distance: one minus the mean similarity of the neighbours; null when the store was of no help.
         out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
             mean nothing; null when the store was of no help, or the release does not know how far they are.
-        words: what each word says for the best label, by the lexical index; null for a release without one, and
-            for a label that came with an edit where there are too many of those.
+        words: what each word says for the best label, by the lexical index, or by that of the labels that the student
+            does not know; null for a release without such an index.
         neighbours: nearest first.
     """
 

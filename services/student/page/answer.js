@@ -121,7 +121,25 @@ function madeOf(explanation, nameOf) {
         element("span", {}, `Store ${wholePercent(share)}`),
       ),
     ),
+    ...afterwards(explanation, nameOf),
   ];
+}
+
+/** What items and labels that came after the student's training made of that. */
+function afterwards({ scores: [best], student, corrections }, nameOf) {
+  const told = [];
+  if (student[best.label] === 0) {
+    told.push(
+      `The student does not know ${nameOf(best.label)}: its neighbours and its words say so.`,
+    );
+  }
+  const moved = corrections?.[best.label] ?? 0;
+  if (Math.abs(moved) >= 0.005) {
+    told.push(
+      `Items that came after its training moved ${nameOf(best.label)} by ${signed(100 * moved)} points.`,
+    );
+  }
+  return told.map((sentence) => element("p", { class: "hint" }, sentence));
 }
 
 /** A table of all labels, best first; beyond the first few they are shown on demand. */
@@ -199,8 +217,10 @@ function words(explanation, nameOf) {
   return [
     element("h3", { id: "words-title" }, "What its words say"),
     element("p", { class: "hint" },
-      `For ${nameOf(best.label)}, against the mean of all labels, by the lexical index of the ` +
-        "knowledge. It is part of what the student says alone.",
+      explanation.student[best.label] === 0
+        ? `For ${nameOf(best.label)}, which came after the student’s training: by a lexical index of such labels.`
+        : `For ${nameOf(best.label)}, against the mean of all labels, by the lexical index of the ` +
+            "knowledge. It is part of what the student says alone.",
     ),
     element("ul", { class: "words", "aria-labelledby": "words-title" }, ...items),
   ];

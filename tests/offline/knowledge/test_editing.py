@@ -45,6 +45,7 @@ from services.releases.manifest import (
     KNOWLEDGE,
     LEXICAL,
     read_release_manifest,
+    write_release_manifest,
 )
 from services.store.backends.edge import EdgeBackend
 from services.store.knowledge_file import read_knowledge
@@ -134,7 +135,7 @@ def test_the_words_of_a_new_label_have_a_say_in_what_is_served_and_in_what_the_g
     assert said[0].weight > 0
     knowledge = read_knowledge(directory / KNOWLEDGE)
     encoder = OnnxEncoder.of_bundle(load_bundle(directory / BUNDLE))
-    edited = open_edited(directory, bundle, 4)
+    edited = open_edited(directory, bundle, live(task))
     assert edited.words is not None
     assert edited.corrections is not None
     answers = []
@@ -152,7 +153,7 @@ def test_what_was_added_and_relabelled_corrects_answers_and_edits_after_that_kee
     def corrections(release: str | None) -> tuple[list[str], NDArray[np.float16]]:
         directory = ReleaseDirectory(task / "releases").path(str(release))
         bundle = load_bundle(directory / BUNDLE).manifest
-        found = open_edited(directory, bundle, len(Items.of(task).release.labels)).corrections
+        found = open_edited(directory, bundle, live(task)).corrections
         assert found is not None
         texts = Items.of(task).texts
         return [texts[row] for row in found.items], found.values
@@ -178,6 +179,31 @@ def test_what_was_added_and_relabelled_corrects_answers_and_edits_after_that_kee
     np.testing.assert_allclose(again[2:], 0, atol=0.06)
     taken_out = remove(task, wanted=Filter(keys=item_keys([odd], None)))
     assert corrections(taken_out.release)[0] == [items.texts[3], *PHONES]
+
+
+def test_edits_of_a_release_from_before_there_were_corrections_count_too(task: Path) -> None:
+    odd, other = "locked screen jam", "router toner page"
+    add(task, (odd, "printer"))
+    changed = relabel(task, 3, label="network")
+    releases = ReleaseDirectory(task / "releases")
+    directory = releases.path(str(changed.release))
+    (directory / EDITED).unlink()
+    release = live(task)
+    told = {name: getattr(release, name) for name in (
+        "task", "labels", "store_version", "encoder_fingerprint", "items", "metrics", "edits",
+    )}  # fmt: skip
+    before = write_release_manifest(directory, **told)
+    directory.rename(releases.root / before.release)
+    releases.activate(before.release)
+    made = add(task, (other, "login"))
+    found = open_edited(
+        releases.path(str(made.release)),
+        load_bundle(directory.with_name(str(made.release)) / BUNDLE).manifest,
+        live(task),
+    ).corrections
+    assert found is not None
+    texts = Items.of(task).texts
+    assert [texts[row] for row in found.items] == [texts[3], odd, other]
 
 
 def test_an_explained_answer_tells_what_was_corrected(task: Path) -> None:
@@ -406,10 +432,14 @@ def test_what_an_edit_says_is_in_the_words_of_its_release_and_what_it_purges_in_
     task: Path,
 ) -> None:
     secret = "the secret of Alice"
-    made = add(task, (secret, "login"), ("Alice has another", "login"))
+    rows = ("Alice has another", "ask Alice", "who is Alice", "call Alice now", "Alice again")
+    made = add(task, (secret, "login"), ("Alice has another one", "login"))
+    with_label = add(task, *((text, "alice") for text in rows))
     releases = ReleaseDirectory(task / "releases")
     assert b"alice" in (releases.path(str(made.release)) / LEXICAL).read_bytes()
-    purged = remove(task, wanted=Filter(keys=item_keys([secret], None)), purge=True)
+    assert b"alice" in (releases.path(str(with_label.release)) / EDITED).read_bytes()
+    gone = item_keys([secret, "Alice has another one", *rows], None)
+    purged = remove(task, wanted=Filter(keys=gone), purge=True)
     assert purged.outcome == "activated", purged.reasons
     indexes = [*task.rglob(LEXICAL), *task.rglob(EDITED)]
     assert len(indexes) >= 2

@@ -1,9 +1,11 @@
 """The file of what edits add to a release's answers."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from services.platform.errors import CorruptArtifact
 from services.student.added_words import AddedWords
@@ -26,8 +28,8 @@ CORRECTIONS = Corrections(
 )
 
 
-def load(path: Path, *, known: int = 3, labels: int = 5) -> EditedAnswers:
-    return load_edited(path, known=known, labels=labels, most_words=8)
+def load(path: Path, *, known: int = 3, labels: int = 5, items: int = 6) -> EditedAnswers:
+    return load_edited(path, known=known, labels=labels, items=items, most_words=8)
 
 
 @pytest.mark.parametrize(
@@ -57,14 +59,35 @@ def test_a_release_without_edits_has_no_file(tmp_path: Path) -> None:
     assert load(tmp_path / "a") == EditedAnswers()
 
 
-def test_a_file_of_other_labels_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_release_or_a_damaged_one_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     EditedAnswers(WORDS, None).save(path)
-    with pytest.raises(CorruptArtifact, match="other labels"):
+    with pytest.raises(CorruptArtifact, match=r"words\.weights"):
         load(path, labels=6)
     EditedAnswers(None, CORRECTIONS).save(path)
-    with pytest.raises(CorruptArtifact, match="other labels"):
+    with pytest.raises(CorruptArtifact, match=r"corrections\.values"):
         load(path, known=2)
+    with pytest.raises(CorruptArtifact, match="ids of 5 items"):
+        load(path, items=5)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(CorruptArtifact, match="cannot be read"):
+    with pytest.raises(CorruptArtifact, match="not what edits add"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    ("items", "values"),
+    [
+        (np.array([5, 2]), CORRECTIONS.values),
+        (np.array([2.0, 5.0]), CORRECTIONS.values),
+        (np.array([-1, 5]), CORRECTIONS.values),
+        (np.array(5), CORRECTIONS.values),
+        (CORRECTIONS.items, np.full((2, 3), np.nan, np.float16)),
+        (CORRECTIONS.items, CORRECTIONS.values.astype(np.float32)),
+    ],
+)
+def test_corrections_that_none_could_have_written_are_refused(
+    tmp_path: Path, items: NDArray[Any], values: NDArray[Any]
+) -> None:
+    EditedAnswers(None, Corrections(items, values)).save(tmp_path / "a")
+    with pytest.raises(CorruptArtifact, match="not what edits add"):
+        load(tmp_path / "a")
