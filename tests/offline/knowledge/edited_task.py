@@ -6,6 +6,12 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from offline.knowledge.additions import NewItem
+from offline.knowledge.drafts import Draft, draft_addition, draft_relabelling, draft_removal
+from offline.knowledge.editing import EditSettings, edit_knowledge
+from offline.knowledge.items import Filter, Items
+from offline.knowledge.outcome import Edited
+from offline.knowledge.sources import Sources
 from offline.pipeline.manifest import MANIFEST, StageManifest, hash_files, hash_json
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
@@ -32,6 +38,7 @@ PHONES = tuple(
 )
 """Texts of words that the student does not know: near one another, and far from what it knows."""
 
+NOTHING = Filter()
 TEST_ROW = "toner jam with the pages"
 
 
@@ -101,3 +108,41 @@ def state(task: Path) -> dict[str, bytes]:
 def copy(task: Path, directory: Path) -> Path:
     shutil.copytree(task, directory)
     return directory
+
+
+def add(
+    task: Path,
+    *rows: tuple[str, str | None],
+    new_labels: bool = True,
+    dry_run: bool = False,
+    release: ReleaseConfig | None = None,
+) -> Edited:
+    new = [NewItem(f"row {n}", text, None, label) for n, (text, label) in enumerate(rows, start=1)]
+
+    def draft(items: Items, sources: Sources) -> Draft:
+        return draft_addition(
+            items, new, sources, new_labels=new_labels, skip_duplicates=False, ask_labeller=False
+        )
+
+    settings = EditSettings(release=release or ReleaseConfig(), dry_run=dry_run)
+    return edit_knowledge(task, draft, settings)
+
+
+def add_phones(task: Path) -> Edited:
+    return add(task, *((text, "phone") for text in PHONES))
+
+
+def remove(
+    task: Path, *ids: int, wanted: Filter = NOTHING, purge: bool = False, of: str | None = None
+) -> Edited:
+    def draft(items: Items, _: Sources) -> Draft:
+        return draft_removal(items, ids, wanted, purge=purge)
+
+    return edit_knowledge(task, draft, EditSettings(), ids_of=of, by_id=bool(ids))
+
+
+def relabel(task: Path, *ids: int, label: str) -> Edited:
+    def draft(items: Items, sources: Sources) -> Draft:
+        return draft_relabelling(items, ids, label, sources, new_labels=True, ask_labeller=False)
+
+    return edit_knowledge(task, draft, EditSettings())

@@ -2,32 +2,29 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from edited_task import PHONES, TEST_ROW, candidate, live, state
-from fastapi.testclient import TestClient
-from numpy.typing import NDArray
-
-from offline.knowledge.additions import NewItem, read_additions
-from offline.knowledge.asking import AskedKnowledge
-from offline.knowledge.drafts import (
-    Draft,
-    draft_addition,
-    draft_relabelling,
-    draft_removal,
+from edited_task import (
+    PHONES,
+    TEST_ROW,
+    add,
+    add_phones,
+    candidate,
+    live,
+    relabel,
+    remove,
+    state,
 )
-from offline.knowledge.editing import EditSettings, edit_knowledge
+
+from offline.knowledge.additions import read_additions
 from offline.knowledge.in_force import edits_in_force, held_out_rows, with_edits
 from offline.knowledge.items import Filter, Items
 from offline.knowledge.journal import JOURNAL, item_keys
-from offline.knowledge.outcome import Edited
-from offline.knowledge.sources import Sources
 from offline.pipeline.chain import run_lock
 from offline.store.gate import ReleaseConfig
-from offline.store.publish import open_predictor, same_release
+from offline.store.publish import same_release
 from offline.tasks.config import FieldsConfig
 from offline.tasks.examples import SCHEMA, read_examples, write_examples
 from services.platform.errors import (
@@ -40,63 +37,15 @@ from services.platform.errors import (
 )
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
-    BUNDLE,
     EDITED,
     KNOWLEDGE,
     LEXICAL,
     read_release_manifest,
-    write_release_manifest,
 )
 from services.store.backends.edge import EdgeBackend
-from services.store.knowledge_file import read_knowledge
 from services.store.snapshots import SnapshotDirectory
-from services.student.app import create_app
-from services.student.bundle import load_bundle
-from services.student.edited import EditedAnswers
-from services.student.encoder import OnnxEncoder
-from services.student.predictor import TextInput, open_edited, open_lexical
-from services.student.settings import StudentSettings
 
-NOTHING = Filter()
 KNOWN = "locked account please help"
-
-
-def add(
-    task: Path,
-    *rows: tuple[str, str | None],
-    new_labels: bool = True,
-    dry_run: bool = False,
-    release: ReleaseConfig | None = None,
-) -> Edited:
-    new = [NewItem(f"row {n}", text, None, label) for n, (text, label) in enumerate(rows, start=1)]
-
-    def draft(items: Items, sources: Sources) -> Draft:
-        return draft_addition(
-            items, new, sources, new_labels=new_labels, skip_duplicates=False, ask_labeller=False
-        )
-
-    settings = EditSettings(release=release or ReleaseConfig(), dry_run=dry_run)
-    return edit_knowledge(task, draft, settings)
-
-
-def add_phones(task: Path) -> Edited:
-    return add(task, *((text, "phone") for text in PHONES))
-
-
-def remove(
-    task: Path, *ids: int, wanted: Filter = NOTHING, purge: bool = False, of: str | None = None
-) -> Edited:
-    def draft(items: Items, _: Sources) -> Draft:
-        return draft_removal(items, ids, wanted, purge=purge)
-
-    return edit_knowledge(task, draft, EditSettings(), ids_of=of, by_id=bool(ids))
-
-
-def relabel(task: Path, *ids: int, label: str) -> Edited:
-    def draft(items: Items, sources: Sources) -> Draft:
-        return draft_relabelling(items, ids, label, sources, new_labels=True, ask_labeller=False)
-
-    return edit_knowledge(task, draft, EditSettings())
 
 
 def test_a_new_label_comes_after_the_student_s_and_is_recognised(task: Path) -> None:
@@ -117,109 +66,6 @@ def test_a_new_label_comes_after_the_student_s_and_is_recognised(task: Path) -> 
         items.knowledge.soft_labels[:60, :3], before.knowledge.soft_labels
     )
     assert (items.knowledge.soft_labels[60:].argmax(1) == 3).all()
-
-
-def test_the_words_of_a_new_label_have_a_say_in_what_is_served_and_in_what_the_gate_asks(
-    task: Path,
-) -> None:
-    made = add_phones(task)
-    directory = ReleaseDirectory(task / "releases").path(str(made.release))
-    text = "handset abroad please"
-    with open_predictor(directory) as predictor:
-        tokens = predictor.tokenize([TextInput(text)])
-        served = predictor.predict_tokens(tokens).probabilities
-        said = predictor.words(tokens[0], 3)
-        bundle, balances = predictor.bundle, predictor.manifest.balances
-    assert said is not None
-    assert [word.word for word in said] == ["handset", "abroad", "please"]
-    assert said[0].weight > 0
-    knowledge = read_knowledge(directory / KNOWLEDGE)
-    encoder = OnnxEncoder.of_bundle(load_bundle(directory / BUNDLE))
-    edited = open_edited(directory, bundle, live(task))
-    assert edited.words is not None
-    assert edited.corrections is not None
-    answers = []
-    for part in (edited, EditedAnswers(None, edited.corrections)):
-        asked = AskedKnowledge(encoder, bundle, knowledge, open_lexical(directory, bundle), part)
-        answers.append(asked.mixed(asked.scores([text], None), balances).probabilities)
-    np.testing.assert_allclose(answers[0], served, atol=1e-3)
-    by_words = edited.words.ask([text])
-    np.testing.assert_allclose(answers[0][:, 3:], (answers[1][:, 3:] + by_words) / 2, atol=1e-5)
-
-
-def test_what_was_added_and_relabelled_corrects_answers_and_edits_after_that_keep_it(
-    task: Path,
-) -> None:
-    def corrections(release: str | None) -> tuple[list[str], NDArray[np.float16]]:
-        directory = ReleaseDirectory(task / "releases").path(str(release))
-        bundle = load_bundle(directory / BUNDLE).manifest
-        found = open_edited(directory, bundle, live(task)).corrections
-        assert found is not None
-        texts = Items.of(task).texts
-        return [texts[row] for row in found.items], found.values
-
-    assert not list((task / "releases").rglob(EDITED))
-    odd = "locked screen jam"
-    first = add(task, (odd, "printer"))
-    texts, values = corrections(first.release)
-    assert texts == [odd]
-    place = live(task).labels.index("printer")
-    assert values[0].argmax() == place
-    np.testing.assert_allclose(values.astype(np.float32).sum(1), 0, atol=1e-2)
-    items = Items.of(task)
-    changed = relabel(task, 3, label="network")
-    texts, values = corrections(changed.release)
-    assert texts == [items.texts[3], odd]
-    assert values[0].argmax() == live(task).labels.index("network")
-    after = add_phones(task)
-    texts, again = corrections(after.release)
-    assert texts == [items.texts[3], odd, *PHONES]
-    np.testing.assert_array_equal(again[:2], values)
-    # A label that the student does not know says nothing of how the others stand.
-    np.testing.assert_allclose(again[2:], 0, atol=0.06)
-    taken_out = remove(task, wanted=Filter(keys=item_keys([odd], None)))
-    assert corrections(taken_out.release)[0] == [items.texts[3], *PHONES]
-
-
-def test_edits_of_a_release_from_before_there_were_corrections_count_too(task: Path) -> None:
-    odd, other = "locked screen jam", "router toner page"
-    add(task, (odd, "printer"))
-    changed = relabel(task, 3, label="network")
-    releases = ReleaseDirectory(task / "releases")
-    directory = releases.path(str(changed.release))
-    (directory / EDITED).unlink()
-    release = live(task)
-    told = {name: getattr(release, name) for name in (
-        "task", "labels", "store_version", "encoder_fingerprint", "items", "metrics", "edits",
-    )}  # fmt: skip
-    before = write_release_manifest(directory, **told)
-    directory.rename(releases.root / before.release)
-    releases.activate(before.release)
-    made = add(task, (other, "login"))
-    found = open_edited(
-        releases.path(str(made.release)),
-        load_bundle(directory.with_name(str(made.release)) / BUNDLE).manifest,
-        live(task),
-    ).corrections
-    assert found is not None
-    texts = Items.of(task).texts
-    assert [texts[row] for row in found.items] == [texts[3], odd, other]
-
-
-def test_an_explained_answer_tells_what_was_corrected(task: Path) -> None:
-    def explained(text: str) -> Any:
-        with TestClient(create_app(StudentSettings(task_dir=task))) as client:
-            answer = client.post("/predict", json={"inputs": text, "explain": True}).json()
-        return answer["predictions"][0]
-
-    odd = "locked screen jam"
-    assert explained(odd)["corrections"] is None
-    add(task, (odd, "printer"))
-    told = explained(odd)
-    assert told["scores"][0]["label"] == "printer"
-    assert list(told["corrections"]) == ["login", "printer", "network"]
-    assert told["corrections"]["printer"] > 0.1
-    assert abs(sum(told["corrections"].values())) < 0.01
 
 
 def test_a_later_run_that_makes_the_same_knowledge_makes_the_edited_release(task: Path) -> None:
