@@ -4,7 +4,7 @@ It is the lexical index's own regression with other classes: all labels that the
 does not grow with their number. The few items of an added label stand against thousands of others; what they say
 is corrected for that as the store's answer is (`services.student.label_balance`), here all the way.
 
-An index recognises the items that it was fitted on. FittedItems that stand for texts to come are therefore asked about
+An index recognises the items that it was fitted on. Items that stand for texts to come are therefore asked about
 by one that was fitted without them (`LeftOutWords`).
 """
 
@@ -34,7 +34,7 @@ MOST_LABELS = 100
 STRENGTH = 10.0
 """Inverse regularisation (scikit-learn's `C`): too few items of an added label are held out to choose it."""
 MOST_KNOWN = 20_000
-"""FittedItems of the labels that the student knows; of more, so many drawn at random."""
+"""Items of the labels that the student knows; of more, so many drawn at random."""
 
 _FOLDS = 5
 _MOST_KNOWN_A_FOLD = 2_000
