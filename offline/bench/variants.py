@@ -1,4 +1,4 @@
-"""Ablations: our system with one thing left out or changed.
+"""Ablations: our system with one thing left out or changed, its precision among them.
 
 Some are overrides of the run's configuration, and stages run anew for them. The others ask the same release
 in another way: with another k, without a gate, its lexical index or its neighbours, or with fewer items in its store.
@@ -20,6 +20,7 @@ _OVERRIDES = {
         "student.retrieval.relevance_weight=0",
         "student.retrieval.answer_weight=0",
     ),
+    "int8": ("student.precision=int8",),
     **{f"without_{origin}": (f"knowledge.{origin}=false",) for origin in ORIGINS},
 }
 
@@ -64,7 +65,7 @@ _ASKED = {
 def variant_of(name: str) -> Variant:
     """The ablation of that name.
 
-    `no_ppo`, `no_retrieval_loss`, `no_gate`, `no_lexical`, `no_neighbours`, `without_ORIGIN`, `k=NUMBER` or
+    `no_ppo`, `no_retrieval_loss`, `no_gate`, `no_lexical`, `no_neighbours`, `int8`, `without_ORIGIN`, `k=NUMBER` or
     `store=ITEMS`.
 
     Raises:

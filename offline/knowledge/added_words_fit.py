@@ -16,13 +16,8 @@ from numpy.typing import NDArray
 from scipy import sparse
 from threadpoolctl import threadpool_limits
 
-from offline.store.lexical_fit import (
-    MOST_ANSWERS,
-    MOST_GRAMS,
-    MOST_WEIGHTS,
-    MOST_WORDS,
-    _Grams,
-)
+from offline.store.grams import Grams
+from offline.store.lexical_fit import MOST_ANSWERS, MOST_GRAMS, MOST_WEIGHTS, MOST_WORDS
 from offline.student.soft_regression import fit_soft_head
 from offline.tasks.normal_form import letters_and_digits
 from services.student.added_words import AddedWords
@@ -148,7 +143,7 @@ def _fit(items: FittedItems, rows: Rows, *, known: int, most_words: int) -> Adde
     if len(set(forms)) < 2:
         return None
     words = [words_of(text, pair, most=most_words) for text, pair in both]
-    runs, characters = _Grams.of_runs(words), _Grams.of_characters(words)
+    runs, characters = Grams.of_runs(words), Grams.of_characters(words)
     runs.keep_most_frequent(characters, min(MOST_GRAMS, MOST_WEIGHTS // classes.shape[1]))
     # The bytes are to be the same on any number of cores, and a sum by several threads is not.
     with threadpool_limits(1):

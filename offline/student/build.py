@@ -22,6 +22,7 @@ from offline.student.mixing_fit import (
     unfitted_mixing,
 )
 from offline.student.model import StudentShape, affordable_tokens, make_student, parameter_count
+from offline.student.quantisation import Rounding, quantise_file
 from offline.student.retrieval_loss import RetrievalConfig
 from offline.student.token_codes import TokenCodes, interleaved, quantise
 from offline.student.training import Report, TrainingConfig, train_student
@@ -34,7 +35,8 @@ from services.student.encoder import OnnxEncoder
 from services.student.lexical import LexicalIndex
 from services.student.mixing import blend
 
-EMBEDDING_SEED = 0
+CALIBRATION_TEXTS = 256
+"""Items that the ranges of an int8 student are taken from, at most; as many others say what rounding changes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,9 @@ def build_bundle(
         model, ids, trained_on, recipe.training, recipe.retrieval, seed=seed, report=report
     )
     difference = export_onnx(model, directory / MODEL)
+    rounding = (
+        round_student(directory / MODEL, ids, seed=seed) if config.precision == "int8" else None
+    )
     vocabulary.save(directory / TOKENIZER)
     encoder = OnnxEncoder(
         directory / MODEL, directory / TOKENIZER, max_tokens=sizes.max_tokens, pair=task.pair
@@ -203,12 +208,25 @@ def build_bundle(
         parameters=parameters,
         mixing=mixing.parameters,
         trained_with=_trained_with(
-            labeller, trained_on, store, honest, recipe, log, mixing, difference, seed
+            labeller, trained_on, store, honest, recipe, log, mixing, difference, rounding, seed
         ),
         distance_threshold=threshold,
     )
     write_model_card(directory, manifest)
     return manifest, log
+
+
+def round_student(model: Path, ids: Sequence[Sequence[int]], *, seed: int) -> Rounding:
+    """Round an exported student in place, its ranges and what that changes from a sample of token `ids`.
+
+    Raises:
+        InvalidConfig: there is nothing to round.
+        CorruptArtifact: a text's results hang on the texts beside it.
+    """
+    rows = np.random.default_rng(seed).permutation(len(ids))[: 2 * CALIBRATION_TEXTS]
+    sequences = [ids[row] for row in rows]
+    half = len(sequences) // 2 or 1
+    return quantise_file(model, sequences[:half], sequences[half:] or sequences)
 
 
 def _fit(
@@ -260,6 +278,7 @@ def _trained_with(
     log: Sequence[Mapping[str, float]],
     mixing: FittedMixing,
     difference: float,
+    rounding: Rounding | None,
     seed: int,
 ) -> dict[str, Any]:
     return {
@@ -277,4 +296,6 @@ def _trained_with(
         "gate": mixing.gate,
         "mixing_figures": mixing.figures,
         "onnx_differs_from_torch_by_at_most": float(f"{difference:.1e}"),
+        "precision": "fp32" if rounding is None else "int8",
+        "int8_beside_fp32": None if rounding is None else rounding._asdict(),
     }

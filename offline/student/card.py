@@ -38,6 +38,7 @@ def model_card(manifest: BundleManifest) -> str:
         f"| trained on | {trained['items']:,} items, seed {trained['seed']} |",
         f"| store | {trained['store_items']:,} items |",
         f"| encoder | `{manifest.encoder_fingerprint}` |",
+        f"| precision | {_precision(trained)} |",
         "",
         "## Training",
         "",
@@ -82,6 +83,16 @@ def model_card(manifest: BundleManifest) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _precision(trained: dict[str, Any]) -> str:
+    rounding = trained["int8_beside_fp32"]
+    if rounding is None:
+        return "fp32"
+    return (
+        f"int8; beside fp32, on {rounding['texts']:,} of its items, the same label for {rounding['same_label']:.1%}, "
+        f"scores within {rounding['logits']:.2g}, cosines of query vectors above {rounding['cosine']:.4f}"
+    )
 
 
 def _lexical(manifest: BundleManifest) -> list[str]:

@@ -1,6 +1,6 @@
 """The configuration of the student: its sizes, its training, its mixing."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,8 @@ class StudentConfig(Section):
         training: how it is trained.
         retrieval: how it learns to retrieve.
         mixing: how the mixing is fitted.
+        precision: of the exported network's dense layers: `fp32`, or `int8`, which is faster and as accurate to a few
+            tenths of a point; see docs/results.md.
     """
 
     max_share: Annotated[float, Field(gt=0)] = 0.02
@@ -29,6 +31,7 @@ class StudentConfig(Section):
     training: TrainingConfig = TrainingConfig()
     retrieval: RetrievalConfig = RetrievalConfig()
     mixing: MixingConfig = MixingConfig()
+    precision: Literal["fp32", "int8"] = "fp32"
 
     def parameter_limit(self, of_labeller: int) -> int:
         """Most parameters that the student may have."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
+from offline.student import serving_operators
 from offline.student.token_codes import PARTS_SHARED, TokenCodes
 from services.platform.errors import InvalidConfig
 
@@ -107,13 +108,21 @@ class TokenEmbeddings(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """(b, t, embedding) of ids (b, t)."""
+        own: Tensor = (
+            self.own(ids.clamp(max=self.own.num_embeddings - 1)) if self.parts else self.own(ids)
+        )
+        return self._composed(self.codes[ids]) + own if self.parts else own
+
+    def every(self) -> Tensor:
+        """(tokens, embedding) of all tokens."""
+        own = self.own.weight
         if not self.parts:
-            embedded: Tensor = self.own(ids)
-            return embedded
-        codes = self.codes[ids].to(torch.int64) + self.offsets
-        composed = functional.embedding(codes, self.books).flatten(-2)
-        summed: Tensor = composed + self.own(ids.clamp(max=self.own.num_embeddings - 1))
-        return summed
+            return own
+        others = own[-1:].expand(len(self.codes) - len(own) + 1, -1)
+        return self._composed(self.codes) + torch.cat([own[:-1], others])
+
+    def _composed(self, codes: Tensor) -> Tensor:
+        return functional.embedding(codes.to(torch.int64) + self.offsets, self.books).flatten(-2)
 
     @torch.no_grad()
     def initialise(self, embeddings: NDArray[np.float32], codes: TokenCodes | None) -> None:
@@ -160,19 +169,36 @@ class Student(nn.Module):
 
     def outputs(self, input_ids: Tensor, attention_mask: Tensor) -> Outputs:
         """All that training reads of padded ids (b, t)."""
-        mask = attention_mask.bool()[:, None, None, :]
-        embedded = self.tokens(input_ids)
+        embedded, wide, importance = self._of_tokens(input_ids)
         kept = attention_mask[:, :, None].to(embedded.dtype)
-        hidden = self.widen(embedded) + self.positions.weight[: input_ids.shape[1]]
+        importance = importance * kept
+        hidden = serving_operators.add(wide, self.positions.weight[: input_ids.shape[1]])
         hidden = self.dropout(hidden)
         for layer in self.layers:
-            hidden = layer(hidden, mask)
+            hidden = layer(hidden, attention_mask)
         pooled = (self.norm(hidden) * kept).sum(1) / kept.sum(1)
-        # Bounded, so that no one word of a text is all of it.
-        importance = torch.exp(3.0 * torch.tanh(self.importance(embedded) / 3.0)) * kept
         bag = self.bag_norm((embedded * importance).sum(1) / importance.sum(1))
         queries = functional.normalize(self.query(torch.cat([pooled, bag], dim=1)), dim=1)
         return Outputs(pooled, self.head(pooled), queries)
+
+    def _of_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Of each of ids (b, t): its embedding, the same as wide as the layers, its importance (b, t, 1).
+
+        All hang on nothing but the token. The exported graph says them of every token and looks them up:
+        ONNX Runtime computes such tables once, when it opens the file, which stays as small as the codes.
+        """
+        if not torch.compiler.is_exporting():
+            return self._derived(self.tokens(ids))
+        embedded, wide, importance = (
+            functional.embedding(ids, table) for table in self._derived(self.tokens.every())
+        )
+        return embedded, wide, importance
+
+    def _derived(self, embedded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wide = self.widen(embedded)
+        # Bounded, so that no one word of a text is all of it.
+        importance = torch.exp(3.0 * torch.tanh(self.importance(embedded) / 3.0))
+        return embedded, wide, importance
 
 
 class Layer(nn.Module):
@@ -190,16 +216,24 @@ class Layer(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self._attend(self.attention_norm(hidden), mask))
+        """(b, t, hidden) of the same and a mask (b, t), 1 for what may be read."""
+        attended = self._attend(self.attention_norm(hidden), mask)
+        hidden = serving_operators.add(hidden, self.dropout(attended))
         inner = functional.gelu(self.expand(self.feed_forward_norm(hidden)))
-        output: Tensor = hidden + self.dropout(self.contract(inner))
-        return output
+        return serving_operators.add(hidden, self.dropout(self.contract(inner)))
 
     def _attend(self, hidden: Tensor, mask: Tensor) -> Tensor:
         batch, length, width = hidden.shape
+        if torch.compiler.is_exporting():
+            exported: Tensor = self.project_out(
+                serving_operators.self_attention(hidden, self.project_in, mask, self.heads)
+            )
+            return exported
         parts = self.project_in(hidden).view(batch, length, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        mixed = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask.bool()[:, None, None, :]
+        )
         output: Tensor = self.project_out(mixed.transpose(1, 2).reshape(batch, length, width))
         return output
 

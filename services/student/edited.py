@@ -41,14 +41,8 @@ class EditedAnswers:
         """Write the file where there is anything to keep. Equal parts give equal bytes."""
         tensors: dict[str, NDArray[Any]] = {}
         if self.words is not None:
-            weights = self.words.weights
-            tensors = {
-                f"{_WORDS}runs": _joined(weights.runs),
-                f"{_WORDS}characters": _joined(weights.characters),
-                f"{_WORDS}idf": weights.idf,
-                f"{_WORDS}weights": np.ascontiguousarray(weights.weights),
-                f"{_WORDS}bias": weights.bias,
-            }
+            words = self.words.weights.tensors()
+            tensors = {f"{_WORDS}{name}": tensor for name, tensor in words.items()}
         if self.corrections is not None:
             tensors[_ITEMS] = self.corrections.items
             tensors[_VALUES] = np.ascontiguousarray(self.corrections.values)
@@ -90,12 +84,12 @@ def load_edited(
 def _words(tensors: Mapping[str, NDArray[Any]], most_words: int, classes: int) -> AddedWords | None:
     if f"{_WORDS}bias" not in tensors:
         return None
-    runs, characters = (_split(tensors[f"{_WORDS}{name}"]) for name in ("runs", "characters"))
-    grams = len(runs) + len(characters)
-    idf = _checked(tensors, f"{_WORDS}idf", np.float32, (grams,))
-    weights = _checked(tensors, f"{_WORDS}weights", np.float16, (grams, classes))
-    bias = _checked(tensors, f"{_WORDS}bias", np.float32, (classes,))
-    return AddedWords(LexicalWeights(runs, characters, idf, weights, bias, most_words))
+    own = {
+        name.removeprefix(_WORDS): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(_WORDS)
+    }
+    return AddedWords(LexicalWeights.of_tensors(own, classes=classes, most_words=most_words))
 
 
 def _corrections(tensors: Mapping[str, NDArray[Any]], known: int, items: int) -> Corrections | None:
@@ -119,11 +113,3 @@ def _checked(
     if not np.isfinite(found).all():
         raise ValueError(f"{name} holds what is no number")
     return found
-
-
-def _joined(runs: tuple[str, ...]) -> NDArray[np.uint8]:
-    return np.frombuffer("\n".join(runs).encode(), np.uint8)
-
-
-def _split(joined: NDArray[np.uint8]) -> tuple[str, ...]:
-    return tuple(joined.tobytes().decode().split("\n")) if len(joined) else ()

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import onnxruntime
@@ -14,8 +14,7 @@ from tokenizers import Tokenizer
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, InvalidInput
 from services.student.bundle import StudentBundle
 from services.student.lexical import Words
-
-Direction = Literal["left", "right"]
+from services.student.truncation import Direction
 
 INPUTS = ("input_ids", "attention_mask")
 OUTPUTS = ("logits", "query")

@@ -16,11 +16,11 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +28,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from services.platform.errors import CorruptArtifact
+from services.student.truncation import Direction
 
 Words = tuple[str, ...]
 Floats = NDArray[np.float32]
-Direction = Literal["left", "right"]
 
 CHARACTERS = (3, 5)
 LONGEST_RUN = 3
@@ -94,18 +94,51 @@ class LexicalWeights:
     bias: Floats
     most_words: int
 
-    def save(self, path: Path) -> None:
-        """Write the file. Equal weights give equal bytes."""
-        tensors: dict[str, NDArray[Any]] = {
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a file keeps of them; equal weights give equal bytes."""
+        return {
             "runs": _joined(self.runs),
             "characters": _joined(self.characters),
             "idf": self.idf,
             "weights": np.ascontiguousarray(self.weights),
             "bias": self.bias,
         }
+
+    @classmethod
+    def of_tensors(
+        cls, tensors: Mapping[str, NDArray[Any]], *, classes: int, most_words: int
+    ) -> Self:
+        """What `tensors` made.
+
+        Args:
+            tensors: by name.
+            classes: H, that the weights should have.
+            most_words: of a text that are looked at.
+
+        Raises:
+            KeyError: one is missing.
+            ValueError: they do not fit together, or hold what is no number.
+        """
+        runs, characters = (_split(tensors[name]) for name in ("runs", "characters"))
+        numbers = idf, weights, bias = tuple(tensors[name] for name in ("idf", "weights", "bias"))
+        grams = len(runs) + len(characters)
+        shapes = tuple(tensor.shape for tensor in numbers)
+        kinds = tuple(str(tensor.dtype) for tensor in numbers)
+        expected = ((grams,), (grams, classes), (classes,)), ("float32", "float16", "float32")
+        if (shapes, kinds) != expected:
+            raise ValueError(
+                f"it holds {', '.join(kinds)} of the shapes {shapes}, expected weights of {grams} n-grams "
+                f"for {classes} labels"
+            )
+        if not all(np.isfinite(tensor).all() for tensor in numbers):
+            raise ValueError("a weight is no number")
+        return cls(runs, characters, idf, weights, bias, most_words)
+
+    def save(self, path: Path) -> None:
+        """Write the file. Equal weights give equal bytes."""
         told = {"format": _FORMAT, "most_words": self.most_words}
         # One key: the library writes several in any order.
-        save_file(tensors, path, metadata={_SETTINGS: json.dumps(told)})
+        save_file(self.tensors(), path, metadata={_SETTINGS: json.dumps(told)})
 
     @classmethod
     def load(cls, path: Path, labels: int) -> Self:
@@ -117,25 +150,12 @@ class LexicalWeights:
         try:
             with safe_open(os.fspath(path), framework="numpy") as file:
                 told = json.loads((file.metadata() or {})[_SETTINGS])
-                runs, characters = (
-                    _split(file.get_tensor(name)) for name in ("runs", "characters")
-                )
-                idf, weights, bias = (file.get_tensor(name) for name in ("idf", "weights", "bias"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             if told["format"] != _FORMAT:
                 raise ValueError(f"format {told['format']}, expected {_FORMAT}")
-            most_words = int(told["most_words"])
+            return cls.of_tensors(tensors, classes=labels, most_words=int(told["most_words"]))
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
             raise CorruptArtifact(f"{path} is no lexical index: {error}.") from error
-        grams = len(runs) + len(characters)
-        shapes = (idf.shape, weights.shape, bias.shape)
-        kinds = tuple(str(tensor.dtype) for tensor in (idf, weights, bias))
-        expected = ((grams,), (grams, labels), (labels,)), ("float32", "float16", "float32")
-        if (shapes, kinds) != expected:
-            raise CorruptArtifact(
-                f"{path} holds {', '.join(kinds)} of the shapes {shapes}, expected weights of {grams} n-grams "
-                f"for {labels} labels."
-            )
-        return cls(runs, characters, idf, weights, bias, most_words)
 
 
 class LexicalIndex:

@@ -11,9 +11,9 @@ from typing import Any
 import orjson
 
 from services.platform.errors import InvalidRequest
-from services.student.encoder import Direction
 from services.student.inputs import NO_FAULTS, Faults, check_size, read_inputs
 from services.student.predictor import TextInput
+from services.student.truncation import Direction
 
 MAX_EXPLAINED = 32
 """Texts that one request may have explained: each answer holds every label and neighbour, and the thread

@@ -24,13 +24,14 @@ from services.student.added_words import mix_added
 from services.student.bundle import BundleManifest, load_bundle
 from services.student.corrections import corrected, moved_by
 from services.student.edited import EditedAnswers, load_edited
-from services.student.encoder import TOKEN_BUDGET, Direction, OnnxEncoder, Tokens
+from services.student.encoder import TOKEN_BUDGET, OnnxEncoder, Tokens
 from services.student.guarded_store import GuardedStore
 from services.student.label_balance import label_weights
 from services.student.lexical import LexicalIndex, LexicalWeights
 from services.student.lexical_words import Word, said_by_words
 from services.student.mixing import blend, head_distribution, mix
 from services.student.out_of_distribution import neighbour_distance
+from services.student.truncation import Direction
 
 Floats = NDArray[np.float32]
 

@@ -134,6 +134,29 @@ def trained(
     return directory, student.run(inputs, CONFIG, context(directory))
 
 
+def test_a_student_in_int8_is_the_same_student_rounded(
+    inputs: dict[str, Path], trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    config = CONFIG.model_copy(update={"precision": "int8"})
+    student.run(inputs, config, context(tmp_path / "int8"))
+    exact, rounded = (
+        load_bundle(directory / "bundle") for directory in (trained[0], tmp_path / "int8")
+    )
+    assert exact.manifest.encoder_fingerprint != rounded.manifest.encoder_fingerprint
+    assert exact.manifest.parameters == rounded.manifest.parameters
+    texts = [row["text"] for row in sentences("validation")]
+    (logits, queries), (new_logits, new_queries) = (
+        OnnxEncoder.of_bundle(bundle).encode(texts) for bundle in (exact, rounded)
+    )
+    assert (logits.argmax(1) == new_logits.argmax(1)).mean() > 0.95
+    assert (queries * new_queries).sum(1).min() > 0.99
+    told = rounded.manifest.trained_with["int8_beside_fp32"]
+    assert told["same_label"] > 0.95
+    card = (rounded.directory / "README.md").read_text(encoding="utf-8")
+    assert f"the same label for {told['same_label']:.1%}" in card
+    assert "| precision | fp32 |" in (exact.directory / "README.md").read_text(encoding="utf-8")
+
+
 def test_the_bundle_serves_what_the_student_learned(
     inputs: dict[str, Path], trained: tuple[Path, dict[str, Any]]
 ) -> None:
