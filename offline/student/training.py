@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
+from offline.student.confidence import admitted, confidence_weights, curriculum_places
 from offline.student.items import TrainingItems
+from offline.student.mined_candidates import MinedCandidates
 from offline.student.model import Student
 from offline.student.retrieval_loss import Batch, RetrievalConfig, RetrievalLoss
 from offline.student.vocabulary import PADDING
@@ -21,6 +23,7 @@ Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with (done, total, figures)."""
 
 _BATCHES_SORTED_TOGETHER = 16
+_ENCODED_AT_ONCE = 256
 _CLIP = 1.0
 _EVERY = 50
 
@@ -40,6 +43,10 @@ class TrainingConfig(Section):
         label_weight: of the cross-entropy to the soft labels.
         embedding_weight: of the cosine distance between a projection of the student's pooled vector
             and the labeller's embedding.
+        confidence_power: of the labeller's confidence in an item, `1 - H(y) / ln L`, in the weight of
+            the item's losses; the weights' mean over all items is 1. 0 leaves them at 1.
+        curriculum: share of the steps over which the items that batches are drawn from grow from the
+            half of each label's that the labeller is surest of to all; 0 for all from the start.
     """
 
     steps: Annotated[int, Field(ge=1)] = 1000
@@ -52,6 +59,8 @@ class TrainingConfig(Section):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     label_weight: Annotated[float, Field(ge=0)] = 1.0
     embedding_weight: Annotated[float, Field(ge=0)] = 30.0
+    confidence_power: Annotated[float, Field(ge=0)] = 0.0
+    curriculum: Annotated[float, Field(ge=0, le=1)] = 0.0
 
 
 def train_student(
@@ -68,7 +77,8 @@ def train_student(
 
     The loss of a batch is the sum of: cross-entropy of the head to the soft labels, cosine distance of
     the projected pooled vector to the labeller's embedding, and, where `retrieval` is given, the two
-    parts of `RetrievalLoss`, each with its weight.
+    parts of `RetrievalLoss`, each with its weight. All are means over the batch, in which an item
+    weighs what `config.confidence_power` says.
 
     Args:
         model: its token embeddings are initialised already.
@@ -85,7 +95,12 @@ def train_student(
     soft_labels = _softened(torch.from_numpy(items.soft_labels), config.temperature)
     embeddings = torch.from_numpy(items.embeddings)
     texts = torch.from_numpy(np.unique(items.forms, return_inverse=True)[1])
+    weights = torch.from_numpy(confidence_weights(items.soft_labels, config.confidence_power))
+    places = curriculum_places(items.soft_labels)
     retrieve = RetrievalLoss(retrieval) if retrieval is not None else None
+    mined = None
+    if retrieval is not None and retrieval.mined:
+        mined = MinedCandidates(texts, embeddings, soft_labels, retrieval)
     log: list[dict[str, float]] = []
     sums: dict[str, float] = {}
     with torch.random.fork_rng(devices=[]), _one_thread():
@@ -94,18 +109,23 @@ def train_student(
         optimizer = _optimizer(model, project, config)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
         model.train()
-        for step, rows in enumerate(_batches(ids, config, seed), start=1):
+        for step, rows in enumerate(_batches(ids, places, config, seed), start=1):
+            if mined is not None and mined.due(step):
+                mined.refresh(_encoded(model, ids))
             pooled, logits, queries = model.outputs(*padded([ids[row] for row in rows]))
             taken = torch.from_numpy(rows)
+            weighing = weights[taken]
             losses = {
                 "label": config.label_weight
-                * _cross_entropy(logits / config.temperature, soft_labels[taken]),
+                * _cross_entropy(logits / config.temperature, soft_labels[taken], weighing),
                 "embedding": config.embedding_weight
-                * (1 - functional.cosine_similarity(project(pooled), embeddings[taken])).mean(),
+                * _cosine_distance(project(pooled), embeddings[taken], weighing),
             }
             if retrieval is not None and retrieve is not None:
                 relevance, answer = retrieve(
-                    Batch(texts[taken], queries, embeddings[taken], soft_labels[taken])
+                    Batch(texts[taken], queries, embeddings[taken], soft_labels[taken]),
+                    None if mined is None else mined.of(taken),
+                    weighing,
                 )
                 losses["relevance"] = retrieval.relevance_weight * relevance
                 losses["answer"] = retrieval.answer_weight * answer
@@ -149,18 +169,38 @@ def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(ids), torch.from_numpy(mask)
 
 
+@torch.no_grad()
+def _encoded(model: Student, ids: Sequence[Sequence[int]]) -> Tensor:
+    """(n, query): the unit vectors of all items by a student in training, without its dropout."""
+    vectors = torch.empty((len(ids), model.shape.sizes.query))
+    order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+    model.eval()
+    for start in range(0, len(order), _ENCODED_AT_ONCE):
+        rows = order[start : start + _ENCODED_AT_ONCE]
+        vectors[rows] = model.outputs(*padded([ids[row] for row in rows])).queries
+    model.train()
+    return vectors
+
+
 def _batches(
-    ids: Sequence[Sequence[int]], config: TrainingConfig, seed: int
+    ids: Sequence[Sequence[int]], places: NDArray[np.float64], config: TrainingConfig, seed: int
 ) -> Iterator[NDArray[np.int64]]:
-    """Rows of one batch a step; in random order, texts of like length together to pad little."""
+    """Rows of one batch a step; in random order, texts of like length together to pad little.
+
+    While a curriculum lasts, they are drawn anew every few batches, from the items admitted by then.
+    """
     random = np.random.default_rng(seed)
     lengths = np.array([len(sequence) for sequence in ids])
+    together = config.batch_size * _BATCHES_SORTED_TOGETHER
     left = config.steps
     while True:
         order = random.permutation(len(ids))
+        share = admitted(config.steps - left, config.steps, config.curriculum)
+        if share < 1:
+            order = order[places[order] < share][:together]
         batches: list[NDArray[np.int64]] = []
-        for start in range(0, len(order), config.batch_size * _BATCHES_SORTED_TOGETHER):
-            chunk = order[start : start + config.batch_size * _BATCHES_SORTED_TOGETHER]
+        for start in range(0, len(order), together):
+            chunk = order[start : start + together]
             chunk = chunk[np.argsort(lengths[chunk], kind="stable")]
             batches += [
                 chunk[first : first + config.batch_size]
@@ -198,5 +238,9 @@ def _softened(soft_labels: Tensor, temperature: float) -> Tensor:
     return softened / softened.sum(1, keepdim=True)
 
 
-def _cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    return -(targets * functional.log_softmax(logits, dim=1)).sum(1).mean()
+def _cross_entropy(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    return -(weights * (targets * functional.log_softmax(logits, dim=1)).sum(1)).mean()
+
+
+def _cosine_distance(projected: Tensor, embeddings: Tensor, weights: Tensor) -> Tensor:
+    return (weights * (1 - functional.cosine_similarity(projected, embeddings))).mean()

@@ -76,3 +76,37 @@ def test_a_part_of_no_weight_costs_nothing_and_keeps_no_embeddings() -> None:
     assert torch.equal(answer, weighted)
     assert loss.latest is not None
     assert loss.latest.embeddings.numel() == 0
+
+
+def test_mined_items_may_answer_and_do_not_stay() -> None:
+    """The batch's labels are wrong for its row; the mined item is near it and right."""
+    queries = functional.normalize(torch.eye(8)[:2] + 0.1, dim=1)
+    own = Batch(torch.arange(2), queries, torch.eye(16)[:2], torch.eye(4)[:2])
+    mined = Batch(torch.tensor([7, 8]), queries, torch.eye(16)[2:4], torch.eye(4)[:2])
+    loss = RetrievalLoss(RetrievalConfig(candidates=0))
+    assert float(loss(own)[1]) > 10
+    assert float(loss(own, mined)[1]) < 0.1
+    assert float(loss(own)[1]) > 10
+
+
+@pytest.mark.parametrize("relevance_weight", [0, 1])
+def test_mined_items_that_are_candidates_already_count_once(relevance_weight: float) -> None:
+    config = RetrievalConfig(relevance_weight=relevance_weight)
+    losses = [RetrievalLoss(config), RetrievalLoss(config)]
+    for loss in losses:
+        loss(batch(seed=1))
+    without, beside = losses[0](batch(seed=2)), losses[1](batch(seed=2), batch(seed=1))
+    assert torch.equal(torch.stack(beside), torch.stack(without))
+
+
+def test_rows_weigh_in_the_means() -> None:
+    config = RetrievalConfig(relevance_weight=1, candidates=0)
+    whole = torch.stack(RetrievalLoss(config)(batch()))
+    parts = [
+        torch.stack(RetrievalLoss(config)(batch(), weights=weights)) for weights in torch.eye(12)
+    ]
+    torch.testing.assert_close(torch.stack(parts).sum(0), whole)
+    torch.testing.assert_close(
+        torch.stack(RetrievalLoss(config)(batch(), weights=torch.full((12,), 2.0))), 2 * whole
+    )
+    assert not torch.allclose(parts[0], parts[1])
