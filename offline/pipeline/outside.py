@@ -28,13 +28,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 _HUB_SECONDS = 5.0
+_OF_STUDENTS = ("student", "baselines")
+"""Sections of the stages that train students."""
 
 
 def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, dict[str, str]]:
     """By stage and name, the hash or commit of everything outside that its result hangs on.
 
     A stage that reads the directory of one that names a model opens that model too: what the directory
-    holds of it is its name.
+    holds of it is its name. Of the encoder that a student starts from, its own directory holds the weights.
     """
     generator = config.generator
     named = {
@@ -44,9 +46,13 @@ def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, di
         if generator.model is not None
         else {"generator.encoder": model_hash(generator.encoder)},
     }
+    start = config.student.encoder
+    students = {} if start is None else {"student.encoder.model": model_hash(start.model)}
     found: dict[str, dict[str, str]] = {}
     for stage in stages:
         found[stage.name] = dict(named.get(stage.name, {}))
+        if stage.section in _OF_STUDENTS:
+            found[stage.name].update(students)
         for model_stage in ("labeller", "generator"):
             if model_stage in stage.inputs:
                 found[stage.name].update(named[model_stage])

@@ -14,7 +14,8 @@ from offline.student.baselines import (
     BaselinesConfig,
     save_tfidf,
 )
-from offline.student.build import Recipe, begin, build_bundle, honest_rows
+from offline.student.beginning import begin
+from offline.student.build import Recipe, build_bundle, honest_rows
 from offline.student.items import (
     TrainingItems,
     all_texts,
@@ -45,7 +46,8 @@ def run(
     """Write `fine_tuned/`, `distilled/`, `distilled_on_knowledge/` (bundles; those of `networks`) and `tfidf/`.
 
     Raises:
-        InvalidConfig: the parameter limit does not allow for such a student.
+        InvalidConfig: the parameter limit does not allow for such a student, or its encoder does not suit.
+        ModelNotFound: the encoder that it starts from is not to be had.
         CorruptArtifact: an input is damaged, or an export differs from torch.
     """
     task = PreparedTask.load(inputs["prepare"])

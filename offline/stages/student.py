@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from offline.pipeline.stage import StageContext
-from offline.student.build import Recipe, begin, build_bundle, honest_rows
+from offline.student.beginning import begin
+from offline.student.build import Recipe, build_bundle, honest_rows
 from offline.student.config import StudentConfig
 from offline.student.items import all_texts, knowledge_items, labelled_items
 from offline.tasks.prepared import PreparedTask
@@ -25,7 +26,8 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
     """Write `bundle/` and `log.jsonl` (mean losses of every 50 steps).
 
     Raises:
-        InvalidConfig: the parameter limit does not allow for such a student.
+        InvalidConfig: the parameter limit does not allow for such a student, or its encoder does not suit.
+        ModelNotFound: the encoder that it starts from is not to be had.
         CorruptArtifact: an input is damaged, or the export differs from torch.
     """
     task = PreparedTask.load(inputs["prepare"])

@@ -5,7 +5,7 @@
     distilled_on_knowledge  the student's own items and steps, without retrieval
     tfidf                   n-grams and logistic regression on the labelled rows
 
-All three networks have the student's sizes, vocabulary and token embeddings.
+All three networks have the student's sizes and vocabulary, and begin from what it begins from.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""From items to a bundle: vocabulary, training, export, mixing, model card."""
+"""From items to a bundle: training, export, mixing, model card."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.store.lexical_fit import fit_lexical
+from offline.student.beginning import Beginning
 from offline.student.card import write_model_card
 from offline.student.config import StudentConfig
 from offline.student.distance_fit import fit_distance_threshold
@@ -21,12 +22,10 @@ from offline.student.mixing_fit import (
     nearest_items,
     unfitted_mixing,
 )
-from offline.student.model import StudentShape, affordable_tokens, make_student, parameter_count
+from offline.student.network import parameter_count
 from offline.student.quantisation import Rounding, quantise_file
 from offline.student.retrieval_loss import RetrievalConfig
-from offline.student.token_codes import TokenCodes, interleaved, quantise
 from offline.student.training import Report, TrainingConfig, train_student
-from offline.student.vocabulary import Vocabulary, prune_vocabulary, token_embeddings
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.labeller import Labeller
 from services.platform.errors import InvalidConfig
@@ -37,23 +36,6 @@ from services.student.mixing import blend
 
 CALIBRATION_TEXTS = 256
 """Items that the ranges of an int8 student are taken from, at most; as many others say what rounding changes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Beginning:
-    """What all students of a run start from.
-
-    Attributes:
-        vocabulary: pruned to the task's texts and the knowledge.
-        embeddings: (tokens, embedding) float32, from the labeller.
-        codes: that compose them; None where the sizes ask for none.
-        limit: most parameters that a student may have.
-    """
-
-    vocabulary: Vocabulary
-    embeddings: NDArray[np.float32]
-    codes: TokenCodes | None
-    limit: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +66,6 @@ class Recipe:
     training: TrainingConfig
     retrieval: RetrievalConfig | None
     summary: str
-
-
-def begin(
-    labeller: Labeller, texts: Sequence[str], labels: int, config: StudentConfig
-) -> Beginning:
-    """Prune the vocabulary under the parameter limit and take the token embeddings from the labeller.
-
-    Args:
-        labeller: whose tokens and embeddings they are.
-        texts: all that the student may see: of the task (not its test split) and the knowledge.
-        labels: number of labels.
-        config: sizes and limit.
-
-    Raises:
-        InvalidConfig: the limit leaves no room for layers or characters.
-    """
-    sizes, limit = config.shape, config.parameter_limit(labeller.parameters)
-    own = affordable_tokens(sizes, labels, limit)
-    vocabulary = prune_vocabulary(
-        labeller.encoder.tokenizer, texts, limit=own, further=sizes.coded if sizes.codes else 0
-    )
-    embeddings = token_embeddings(labeller.encoder, vocabulary, sizes.embedding)
-    if not sizes.codes:
-        return Beginning(vocabulary, embeddings, None, limit)
-    embeddings = embeddings[:, interleaved(sizes.embedding, sizes.codes)]
-    return Beginning(vocabulary, embeddings, quantise(embeddings, sizes.codes), limit)
 
 
 def honest_rows(
@@ -147,7 +103,7 @@ def build_bundle(
         directory: an existing, empty directory.
         task: labels and whether texts are pairs.
         labeller: for the model card.
-        beginning: vocabulary and embeddings.
+        beginning: vocabulary and weights.
         trained_on: items to learn from.
         store: items of the knowledge file; None for a student that never asks a store.
         honest: rows to fit temperature and mixing on; None where the task has none.
@@ -164,14 +120,7 @@ def build_bundle(
         CorruptArtifact: the export differs from torch.
     """
     sizes, vocabulary = config.shape, beginning.vocabulary
-    shape = StudentShape(len(vocabulary), vocabulary.own, len(task.labels), sizes)
-    model = make_student(
-        shape,
-        beginning.embeddings,
-        beginning.codes,
-        dropout=recipe.training.dropout,
-        seed=seed,
-    )
+    model = beginning.make(dropout=recipe.training.dropout, seed=seed)
     parameters = parameter_count(model)
     if parameters > beginning.limit:
         raise InvalidConfig(
@@ -208,7 +157,17 @@ def build_bundle(
         parameters=parameters,
         mixing=mixing.parameters,
         trained_with=_trained_with(
-            labeller, trained_on, store, honest, recipe, log, mixing, difference, rounding, seed
+            labeller,
+            beginning,
+            trained_on,
+            store,
+            honest,
+            recipe,
+            log,
+            mixing,
+            difference,
+            rounding,
+            seed,
         ),
         distance_threshold=threshold,
     )
@@ -271,6 +230,7 @@ def _fit(
 
 def _trained_with(
     labeller: Labeller,
+    beginning: Beginning,
     trained_on: TrainingItems,
     store: TrainingItems | None,
     honest: HonestRows | None,
@@ -286,6 +246,7 @@ def _trained_with(
         "summary": recipe.summary,
         "labeller": labeller.identity,
         "labeller_parameters": labeller.parameters,
+        "encoder": beginning.encoder,
         "items": len(trained_on),
         "store_items": 0 if store is None else len(store),
         "seed": seed,

@@ -35,6 +35,7 @@ def model_card(manifest: BundleManifest) -> str:
         f"| parameters | {manifest.parameters:,} ({share:.1%} of the labeller's) |",
         f"| query vector | {manifest.dimensions} dimensions, unit length |",
         f"| labeller | {trained['labeller']} ({trained['labeller_parameters']:,} parameters) |",
+        *_encoder(trained),
         f"| trained on | {trained['items']:,} items, seed {trained['seed']} |",
         f"| store | {trained['store_items']:,} items |",
         f"| encoder | `{manifest.encoder_fingerprint}` |",
@@ -83,6 +84,15 @@ def model_card(manifest: BundleManifest) -> str:
         ),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _encoder(trained: dict[str, Any]) -> list[str]:
+    start = trained.get("encoder")
+    if start is None:
+        return []
+    layers, of_layers = start["layers"], start["of_layers"]
+    kept = f", the first {layers} of its {of_layers} layers" if layers != of_layers else ""
+    return [f"| began from | {start['model']}{kept}; its learning rate {start['learning_rate']} |"]
 
 
 def _precision(trained: dict[str, Any]) -> str:

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import torch
 
-from offline.student.model import Student
+from offline.student.network import StudentNetwork
 from services.platform.errors import CorruptArtifact
 
 OPSET = 20
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4
 _CHECKED = ((1, 1), (1, 7), (3, 2), (5, 16), (17, 9))
 
 
-def export_onnx(model: Student, path: Path, *, seed: int = 0) -> float:
+def export_onnx(model: StudentNetwork, path: Path, *, seed: int = 0) -> float:
     """Write `model` as an ONNX file with free batch and sequence lengths.
 
     Args:
@@ -32,25 +32,33 @@ def export_onnx(model: Student, path: Path, *, seed: int = 0) -> float:
         The largest difference from torch that the check saw.
 
     Raises:
-        CorruptArtifact: ONNX Runtime's results are further than 1e-4 from torch's, for some batch
-            size or length, or depend on the padding beside a text.
+        CorruptArtifact: the network cannot be exported, or ONNX Runtime's results are further than 1e-4
+            from torch's, for some batch size or length, or depend on the padding beside a text.
     """
     model.eval()
     ids = torch.ones((2, 5), dtype=torch.int64)
     batch, tokens = torch.export.Dim("batch"), torch.export.Dim("tokens")
-    with _quiet():
-        program = torch.onnx.export(
-            model,
-            (ids, torch.ones_like(ids)),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=["input_ids", "attention_mask"],
-            output_names=["logits", "query"],
-            dynamic_shapes={
-                name: {0: batch, 1: tokens} for name in ("input_ids", "attention_mask")
-            },
-        )
+    try:
+        with _quiet():
+            program = torch.onnx.export(
+                model,
+                (ids, torch.ones_like(ids)),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=["input_ids", "attention_mask"],
+                output_names=["logits", "query"],
+                dynamic_shapes={
+                    name: {0: batch, 1: tokens} for name in ("input_ids", "attention_mask")
+                },
+            )
+    except torch.onnx.OnnxExporterError as error:
+        # The exporter's own message is advice on torch; what went wrong is its cause.
+        reason = str(error.__cause__ or error).strip().partition("\n")[0]
+        raise CorruptArtifact(
+            f"The student cannot be exported to ONNX: {reason}",
+            hint="Where it starts from an encoder, name another one under student.encoder.model.",
+        ) from error
     if program is None:
         raise CorruptArtifact("The export of the student to ONNX gave no program.")
     proto = program.model_proto
@@ -75,7 +83,7 @@ def _strip(proto: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def _check(model: Student, path: Path, seed: int) -> float:
+def _check(model: StudentNetwork, path: Path, seed: int) -> float:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(
@@ -83,8 +91,8 @@ def _check(model: Student, path: Path, seed: int) -> float:
     )
     random = np.random.default_rng(seed)
     worst = 0.0
-    for rows, length in (*_CHECKED, (2, model.shape.sizes.max_tokens)):
-        ids = random.integers(0, model.shape.tokens, size=(rows, length))
+    for rows, length in (*_CHECKED, (2, model.max_tokens)):
+        ids = random.integers(0, model.vocabulary, size=(rows, length))
         mask = np.ones_like(ids)
         for row in range(1, rows):
             mask[row, random.integers(1, length + 1) :] = 0

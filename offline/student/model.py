@@ -1,7 +1,7 @@
-"""The student: a small transformer that gives class scores and a query vector in one pass."""
+"""The student from scratch: a small transformer that gives class scores and a query vector in one pass."""
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,12 +12,20 @@ from torch.nn import functional
 
 from offline.configs.section import Section
 from offline.student import serving_operators
+from offline.student.network import (
+    Outputs,
+    StudentNetwork,
+    WeightGroup,
+    bag_of_words,
+    parameter_count,
+    word_weights,
+)
 from offline.student.token_codes import PARTS_SHARED, TokenCodes
 from services.platform.errors import InvalidConfig
 
 
 class ShapeConfig(Section):
-    """Sizes of a student.
+    """Sizes of a student. One that starts from an encoder reads `query` and `max_tokens` alone.
 
     Attributes:
         vocabulary: largest number of tokens with an embedding of their own; fewer are kept where the
@@ -69,20 +77,6 @@ class StudentShape:
     own: int
     labels: int
     sizes: ShapeConfig
-
-
-class Outputs(NamedTuple):
-    """Of a batch.
-
-    Attributes:
-        pooled: (b, hidden) mean over the layers' outputs.
-        logits: (b, labels).
-        queries: (b, query) of unit length.
-    """
-
-    pooled: Tensor
-    logits: Tensor
-    queries: Tensor
 
 
 class TokenEmbeddings(nn.Module):
@@ -137,7 +131,7 @@ class TokenEmbeddings(nn.Module):
         self.own.weight.copy_(torch.from_numpy(own))
 
 
-class Student(nn.Module):
+class Student(StudentNetwork):
     """Pre-norm transformer (Xiong et al. 2020) with a masked mean over its outputs.
 
     The head reads that mean. The query vector reads it too, and beside it a weighted mean of the token
@@ -148,7 +142,8 @@ class Student(nn.Module):
     def __init__(self, shape: StudentShape, dropout: float = 0.0) -> None:
         super().__init__()
         sizes = shape.sizes
-        self.shape = shape
+        self.hidden, self.vocabulary = sizes.hidden, shape.tokens
+        self.max_tokens = sizes.max_tokens
         self.tokens = TokenEmbeddings(shape)
         self.importance = nn.Linear(sizes.embedding, 1)
         self.widen = nn.Linear(sizes.embedding, sizes.hidden, bias=False)
@@ -162,43 +157,42 @@ class Student(nn.Module):
         nn.init.normal_(self.positions.weight, std=0.02)
         nn.init.zeros_(self.importance.weight)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Class scores (b, labels) and unit query vectors (b, query) of padded ids (b, t)."""
-        outputs = self.outputs(input_ids, attention_mask)
-        return outputs.logits, outputs.queries
-
     def outputs(self, input_ids: Tensor, attention_mask: Tensor) -> Outputs:
-        """All that training reads of padded ids (b, t)."""
-        embedded, wide, importance = self._of_tokens(input_ids)
+        embedded, wide, weights = self._of_tokens(input_ids)
         kept = attention_mask[:, :, None].to(embedded.dtype)
-        importance = importance * kept
         hidden = serving_operators.add(wide, self.positions.weight[: input_ids.shape[1]])
         hidden = self.dropout(hidden)
         for layer in self.layers:
             hidden = layer(hidden, attention_mask)
         pooled = (self.norm(hidden) * kept).sum(1) / kept.sum(1)
-        bag = self.bag_norm((embedded * importance).sum(1) / importance.sum(1))
+        bag = self.bag_norm(bag_of_words(embedded, weights, kept))
         queries = functional.normalize(self.query(torch.cat([pooled, bag], dim=1)), dim=1)
         return Outputs(pooled, self.head(pooled), queries)
 
     def _of_tokens(self, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of each of ids (b, t): its embedding, the same as wide as the layers, its importance (b, t, 1).
+        """Of each of ids (b, t): its embedding, the same as wide as the layers, its weight (b, t, 1).
 
         All hang on nothing but the token. The exported graph says them of every token and looks them up:
         ONNX Runtime computes such tables once, when it opens the file, which stays as small as the codes.
         """
         if not torch.compiler.is_exporting():
             return self._derived(self.tokens(ids))
-        embedded, wide, importance = (
+        embedded, wide, weights = (
             functional.embedding(ids, table) for table in self._derived(self.tokens.every())
         )
-        return embedded, wide, importance
+        return embedded, wide, weights
 
     def _derived(self, embedded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         wide = self.widen(embedded)
-        # Bounded, so that no one word of a text is all of it.
-        importance = torch.exp(3.0 * torch.tanh(self.importance(embedded) / 3.0))
-        return embedded, wide, importance
+        return embedded, wide, word_weights(self.importance(embedded))
+
+    def weight_groups(self, rate: float, token_rate: float) -> list[WeightGroup]:
+        tokens = list(self.tokens.parameters())
+        others = [
+            weight for name, weight in self.named_parameters() if not name.startswith("tokens.")
+        ]
+        # Decay would wear away the rows of tokens that few batches hold.
+        return [WeightGroup(others, rate, True), WeightGroup(tokens, rate * token_rate, False)]
 
 
 class Layer(nn.Module):
@@ -260,13 +254,6 @@ def make_student(
         model = Student(shape, dropout)
     model.tokens.initialise(embeddings, codes)
     return model
-
-
-def parameter_count(model: nn.Module) -> int:
-    """Number of weights, token embeddings included; four codes of a byte count as one weight."""
-    weights = sum(weight.numel() for weight in model.parameters())
-    codes = sum(part.numel() for part in model.buffers() if part.dtype == torch.uint8)
-    return weights + -(-codes // 4)
 
 
 def affordable_tokens(sizes: ShapeConfig, labels: int, limit: int) -> int:

@@ -15,7 +15,7 @@ from offline.configs.section import Section
 from offline.student.confidence import admitted, confidence_weights, curriculum_places
 from offline.student.items import TrainingItems
 from offline.student.mined_candidates import MinedCandidates
-from offline.student.model import Student
+from offline.student.network import StudentNetwork, WeightGroup
 from offline.student.retrieval_loss import Batch, RetrievalConfig, RetrievalLoss
 from offline.student.vocabulary import PADDING
 
@@ -34,8 +34,10 @@ class TrainingConfig(Section):
     Attributes:
         steps: of the optimizer (AdamW; linear warm-up, then linearly to zero).
         batch_size: items a step.
-        learning_rate: the largest.
-        token_rate: the same of the token embeddings, as a multiple: a batch holds few of them.
+        learning_rate: the largest, of all weights that begin at random; an encoder that the student starts
+            from has its own (`student.encoder.learning_rate`).
+        token_rate: the same of the token embeddings of a student from scratch, as a multiple: a batch
+            holds few of them.
         warm_up: steps until the learning rate is the largest.
         weight_decay: of all weights but the token embeddings.
         dropout: in embeddings and layers.
@@ -64,7 +66,7 @@ class TrainingConfig(Section):
 
 
 def train_student(
-    model: Student,
+    model: StudentNetwork,
     ids: Sequence[Sequence[int]],
     items: TrainingItems,
     config: TrainingConfig,
@@ -81,7 +83,7 @@ def train_student(
     weighs what `config.confidence_power` says.
 
     Args:
-        model: its token embeddings are initialised already.
+        model: the student as it begins.
         ids: token ids of every item.
         items: soft labels and embeddings.
         config: steps, rates, weights.
@@ -105,7 +107,7 @@ def train_student(
     sums: dict[str, float] = {}
     with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(seed)
-        project = nn.Linear(model.shape.sizes.hidden, embeddings.shape[1])
+        project = nn.Linear(model.hidden, embeddings.shape[1])
         optimizer = _optimizer(model, project, config)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, config))
         model.train()
@@ -170,9 +172,9 @@ def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 @torch.no_grad()
-def _encoded(model: Student, ids: Sequence[Sequence[int]]) -> Tensor:
+def _encoded(model: StudentNetwork, ids: Sequence[Sequence[int]]) -> Tensor:
     """(n, query): the unit vectors of all items by a student in training, without its dropout."""
-    vectors = torch.empty((len(ids), model.shape.sizes.query))
+    vectors = torch.empty((len(ids), model.query.out_features))
     order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
     model.eval()
     for start in range(0, len(order), _ENCODED_AT_ONCE):
@@ -213,19 +215,24 @@ def _batches(
             yield batches[position]
 
 
-def _optimizer(model: Student, project: nn.Linear, config: TrainingConfig) -> torch.optim.AdamW:
-    embeddings = list(model.tokens.parameters())
-    others = [weight for name, weight in model.named_parameters() if not name.startswith("tokens.")]
+def _optimizer(
+    model: StudentNetwork, project: nn.Linear, config: TrainingConfig
+) -> torch.optim.AdamW:
     groups = [
-        {"params": [*others, *project.parameters()], "weight_decay": config.weight_decay},
-        # Decay would wear away the rows of tokens that few batches hold.
-        {
-            "params": embeddings,
-            "weight_decay": 0.0,
-            "lr": config.learning_rate * config.token_rate,
-        },
+        *model.weight_groups(config.learning_rate, config.token_rate),
+        WeightGroup(list(project.parameters()), config.learning_rate, True),
     ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return torch.optim.AdamW(
+        [
+            {
+                "params": group.weights,
+                "weight_decay": config.weight_decay if group.decays else 0.0,
+                "lr": group.rate,
+            }
+            for group in groups
+        ],
+        betas=(0.9, 0.98),
+    )
 
 
 def _rate(step: int, config: TrainingConfig) -> float:

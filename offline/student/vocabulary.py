@@ -1,4 +1,4 @@
-"""The student's vocabulary: the encoder's word pieces that the texts use, and its most frequent ones."""
+"""The student's vocabulary: the encoder's word pieces that the texts use and its most frequent ones, or all."""
 
 import json
 from collections import Counter
@@ -54,6 +54,31 @@ class Vocabulary:
         path.write_text(self.specification, encoding="utf-8")
 
 
+def is_prunable(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether `prune_vocabulary` knows the kind: WordPiece with BERT's special tokens."""
+    model: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())["model"]
+    return model["type"] == "WordPiece" and all(name in model["vocab"] for name in SPECIAL)
+
+
+def whole_vocabulary(tokenizer: PreTrainedTokenizerBase) -> Vocabulary:
+    """All tokens of a tokenizer, with ids and framing as they are.
+
+    Raises:
+        InvalidConfig: it puts no special tokens round a text, so that an empty one would have no token.
+    """
+    specification = json.loads(tokenizer.backend_tokenizer.to_str())
+    specification |= {"truncation": None, "padding": None}
+    ids = tokenizer.get_vocab()
+    tokens = tuple(sorted(ids, key=ids.__getitem__))
+    vocabulary = Vocabulary(tokens, len(tokens), json.dumps(specification, ensure_ascii=False))
+    if not vocabulary.encode([""], None, len(SPECIAL))[0]:
+        raise InvalidConfig(
+            f"The tokenizer, a {type(tokenizer).__name__}, puts no special tokens round a text.",
+            hint="Name an encoder whose tokenizer.json has a post-processor under student.encoder.model.",
+        )
+    return vocabulary
+
+
 def prune_vocabulary(
     tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], *, limit: int, further: int = 0
 ) -> Vocabulary:
@@ -76,19 +101,22 @@ def prune_vocabulary(
     """
     specification: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     model = specification["model"]
-    if model["type"] != "WordPiece" or any(name not in model["vocab"] for name in SPECIAL):
+    if not is_prunable(tokenizer):
         raise InvalidConfig(
             f"The encoder's tokenizer is {model['type']}; the student prunes WordPiece vocabularies "
             f"with the tokens {', '.join(SPECIAL)}.",
             hint="Name a BERT-like encoder (MiniLM, BGE, E5) under labeller.encoder.",
         )
     counts = _counts(specification, texts)
+    # Words that were added to the tokenizer are no pieces of it: they are spelt like others.
+    for word in counts.keys() - model["vocab"].keys():
+        del counts[word]
     pieces = _characters(model["vocab"], texts)
     if len(SPECIAL) + len(pieces) > limit:
         raise InvalidConfig(
             f"The student has room for {limit} tokens, and the special tokens and characters "
             f"alone are {len(SPECIAL) + len(pieces)}.",
-            hint="Raise student.max_share or student.max_parameters, or take smaller layers.",
+            hint="Raise student.max_share or student.max_parameters, or take smaller or fewer layers.",
         )
     kept = set(pieces)
     for piece, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):

@@ -15,6 +15,7 @@ from offline.configs.run import RunConfig, load_run_config
 from offline.pipeline.chain import Chain
 from offline.pipeline.outside import data_hashes, outside_hashes
 from offline.pipeline.release_stages import STAGES
+from offline.pipeline.stage import Stage
 from offline.tasks.config import DataConfig, FieldsConfig
 from offline.tasks.examples import read_split
 
@@ -56,6 +57,19 @@ def test_new_weights_of_a_labeller_of_any_kind_are_seen(tmp_path: Path, kind: st
     model(tmp_path / kind, b"other weights")
     opened = {"labeller", "ppo", "knowledge", "student", "baselines", "evaluate"}
     assert changed_by(before, hashes(config)) == opened
+
+
+def test_new_weights_of_the_encoder_that_students_start_from_redo_all_that_train_one(
+    tmp_path: Path,
+) -> None:
+    named = f"student.encoder.model={model(tmp_path / 'encoder')}"
+    config = load_run_config("helpdesk", [named])
+    stages = [*STAGES, Stage("distilled_on_unlabelled", "none", ("prepare",), "baselines")]
+    before = outside_hashes(config, stages)
+    assert before["index"] == {}
+    model(tmp_path / "encoder", b"other weights")
+    changed = {"student", "baselines", "distilled_on_unlabelled"}
+    assert changed_by(before, outside_hashes(config, stages)) == changed
 
 
 def test_new_weights_in_a_generator_s_directory_redo_every_stage_that_opens_it(

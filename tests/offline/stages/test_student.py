@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pydantic import ValidationError
 
 import offline.tasks
 from offline.pipeline.manifest import hash_files
@@ -20,6 +21,7 @@ from offline.tasks.config import TaskConfig
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.encoder import EncoderConfig
 from offline.teacher.labeller import LabellerConfig, load_labeller
+from offline.teacher.pretrained import PACKAGED
 from services.platform.errors import CorruptArtifact, InvalidConfig
 from services.store.knowledge_file import (
     Knowledge,
@@ -52,6 +54,15 @@ TINY: dict[str, Any] = {
     "mixing": {"k": [4, 8]},
 }
 CONFIG = StudentConfig.model_validate(TINY)
+FROM_ENCODER = StudentConfig.model_validate(
+    {
+        **TINY,
+        "encoder": {"model": PACKAGED, "layers": 1},
+        "shape": {"query": 24, "max_tokens": 48},
+        "training": {**TINY["training"], "steps": 40},
+        "max_share": 0.15,
+    }
+)
 BASELINES = BaselinesConfig(student=CONFIG, fine_tuned_steps=60, distilled_steps=60)
 
 
@@ -219,6 +230,36 @@ def test_the_same_inputs_give_the_same_bytes(
     first, _ = trained
     student.run(inputs, CONFIG, context(tmp_path / "again"))
     assert hash_files(tmp_path / "again") == hash_files(first)
+
+
+def test_a_student_from_an_encoder_is_trained_exported_and_told_of(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = student.run(inputs, FROM_ENCODER, context(tmp_path / "student"))
+    bundle = load_bundle(tmp_path / "student" / "bundle")
+    knowledge = read_knowledge(inputs["knowledge"] / "knowledge.parquet")
+    logits, queries = OnnxEncoder.of_bundle(bundle).encode(knowledge.table["text"].to_pylist())
+    assert accuracy(logits, knowledge.soft_labels.argmax(1)) > 0.8
+    np.testing.assert_allclose(np.linalg.norm(queries, axis=1), 1, atol=1e-5)
+    assert bundle.manifest.parameters == metrics["parameters"]
+    assert metrics["share"] <= FROM_ENCODER.max_share
+    card = (tmp_path / "student" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert f"| began from | {PACKAGED}, the first 1 of its 6 layers" in card
+
+
+def test_the_baselines_begin_from_the_same_encoder(inputs: dict[str, Path], tmp_path: Path) -> None:
+    config = BaselinesConfig(student=FROM_ENCODER, fine_tuned_steps=2)
+    baselines.run(inputs, config, context(tmp_path / "baselines"), networks=("fine_tuned",))
+    told = load_bundle(tmp_path / "baselines" / "fine_tuned").manifest.trained_with["encoder"]
+    assert (told["model"], told["layers"], told["of_layers"]) == (PACKAGED, 1, 6)
+
+
+def test_sizes_of_a_student_from_scratch_are_refused_beside_an_encoder() -> None:
+    start = {"encoder": {"model": PACKAGED}}
+    with pytest.raises(ValidationError, match=r"shape\.hidden, shape\.layers cannot be set"):
+        StudentConfig.model_validate({**start, "shape": {"hidden": 64, "layers": 2, "query": 32}})
+    printed = StudentConfig.model_validate(start).model_dump()
+    assert StudentConfig.model_validate(printed).encoder is not None
 
 
 def test_a_limit_too_low_for_the_layers_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:

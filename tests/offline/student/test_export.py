@@ -11,8 +11,8 @@ from offline.student.model import (
     Student,
     StudentShape,
     affordable_tokens,
-    parameter_count,
 )
+from offline.student.network import Outputs, parameter_count
 from services.platform.errors import CorruptArtifact, InvalidConfig
 
 SIZES = ShapeConfig(
@@ -110,6 +110,21 @@ def test_an_export_that_differs_is_refused(tmp_path: Path) -> None:
     model = Unmasked(StudentShape(120, 70, 5, SIZES))
     with pytest.raises(CorruptArtifact, match="when a text is alone"):
         export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_a_network_that_cannot_be_exported_is_told_of(tmp_path: Path) -> None:
+    class Undecided(Student):
+        """What it computes hangs on the ids themselves, which a graph cannot hold."""
+
+        def outputs(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Outputs:
+            if input_ids.sum() > 3:
+                input_ids = input_ids + 0
+            return super().outputs(input_ids, attention_mask)
+
+    model = Undecided(StudentShape(120, 70, 5, SIZES))
+    with pytest.raises(CorruptArtifact, match="cannot be exported to ONNX: Could not guard"):
+        export_onnx(model, tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
 
 
 def test_the_affordable_vocabulary_fills_the_limit_and_no_more() -> None:

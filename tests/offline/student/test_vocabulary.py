@@ -109,6 +109,15 @@ def test_pairs_and_single_texts_are_framed(vocabulary: Vocabulary) -> None:
     assert pair.tokens == ["[CLS]", "printer", "[SEP]", "laptop", "[SEP]"]
 
 
+def test_a_word_that_was_added_to_the_tokenizer_is_spelt_like_others() -> None:
+    tokenizer = load_encoder().tokenizer
+    tokenizer.add_tokens(["printerzone"])
+    assert "printerzone" in tokenizer.tokenize("a printerzone")
+    found = pieces(prune_vocabulary(tokenizer, ["a printerzone"], limit=400), "a printerzone")
+    assert "[UNK]" not in found
+    assert "".join(piece.removeprefix("##") for piece in found[2:-1]) == "printerzone"
+
+
 def test_long_texts_are_cut_with_their_end_token(vocabulary: Vocabulary) -> None:
     (ids,) = vocabulary.encode(["printer " * 50], None, 16)
     assert len(ids) == 16
