@@ -44,8 +44,14 @@ class TaskRun:
         self._display = choose_display(console)
 
     def plan(self, seed: int | None = None, upto: str | None = None) -> Iterator[Step]:
-        """What `run` would do, and why; nothing is run or written. Raises InvalidData where data are missing."""
-        self._check_data()
+        """What `run` would do, and why; nothing is run or written.
+
+        Raises:
+            InvalidData: data are missing.
+            ModelNotFound: the encoder that the student is to start from is not to be had.
+            InvalidConfig: it is no such encoder.
+        """
+        self._check_inputs()
         return self._chain(upto).plan(self._seed(seed))
 
     def run(self, seed: int | None = None, upto: str | None = None) -> Published | None:
@@ -59,7 +65,7 @@ class TaskRun:
             RetriktError: whatever a stage raises; finished stages are kept.
         """
         number = self._seed(seed)
-        self._check_data()
+        self._check_inputs()
         with run_lock(self.directory):
             finished = self.finish(number, upto)
             if upto is not None:
@@ -89,7 +95,7 @@ class TaskRun:
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Run the chain up to the evaluation for each seed, and write the report over all of them."""
-        self._check_data()
+        self._check_inputs()
         with run_lock(self.directory):
             runs: dict[int, FinishedRun] = {}
             for seed in seeds:
@@ -111,7 +117,8 @@ class TaskRun:
             log.info("held_out_rows_not_there", reason=str(error))
             return Examples([], None, [])
 
-    def _check_data(self) -> None:
+    def _check_inputs(self) -> None:
+        """What stages far down the chain would miss: told in seconds, before the first one runs."""
         data = self.config.task.data
         for split, source in data.sources().items():
             if not source.startswith("hf:") and not (path := data.path(source)).is_file():
@@ -120,6 +127,11 @@ class TaskRun:
                     hint=f"Name the file, task.data.{split}, or its directory: "
                     "--set task.data.directory=DIR.",
                 )
+        student = self.config.student
+        if student.encoder is not None:
+            from offline.student.starting_encoder import load_starting_encoder
+
+            load_starting_encoder(student.encoder, student.shape.max_tokens)
 
     def finish(self, seed: int, upto: str | None) -> FinishedRun:
         """Run what is not up to date, and release nothing; who calls it holds the lock of the directory."""

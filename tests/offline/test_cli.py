@@ -79,6 +79,16 @@ def test_a_plan_for_data_that_are_not_there_is_refused(tmp_path: Path) -> None:
     assert "--set task.data.directory=DIR" in told.stderr
 
 
+def test_an_encoder_for_the_student_that_is_not_there_is_told_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    told = retrikt("run", "helpdesk", "--set", "student.encoder.model=./nowhere", where=tmp_path)
+    assert told.returncode == 3
+    assert "nowhere" in told.stderr
+    assert "Traceback" not in told.stderr
+    assert not list(tmp_path.rglob("manifest.json"))
+
+
 def test_a_configuration_is_told_with_its_defaults_and_can_be_run(tmp_path: Path) -> None:
     told = retrikt("config", "helpdesk", "--set", "ppo.steps=7", where=tmp_path)
     assert told.returncode == 0, told.stderr
