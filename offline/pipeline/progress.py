@@ -110,7 +110,9 @@ class EventDisplay:
             nonlocal told
             if time.monotonic() - told >= EVENT_EVERY_SECONDS:
                 told = time.monotonic()
-                self._log.info("stage_progress", stage=name, done=done, total=total, **figures)
+                # A figure may have one of these names.
+                fields = {**figures, "stage": name, "done": done, "total": total}
+                self._log.info("stage_progress", **fields)
 
         return report
 
