@@ -117,8 +117,10 @@ def config(
 
     settings = load_run_config(name, overrides or [])
     told = settings.model_dump(mode="json")
-    # Left out of dumps, as runs do not depend on it.
+    # Left out of dumps, as what is made does not depend on them.
     told["task"]["data"] = {"directory": str(settings.task.data.directory), **told["task"]["data"]}
+    told["store"] |= {"backend": settings.store.backend, "url": settings.store.url}
+    told["store"]["layout"] = settings.store.layout.model_dump(mode="json")
     # The student's own, and refused where it is given again.
     del told["baselines"]["student"]
     typer.echo(yaml.safe_dump(told, sort_keys=False, allow_unicode=True), nl=False)

@@ -98,6 +98,16 @@ def test_a_configuration_is_told_with_its_defaults_and_can_be_run(tmp_path: Path
     assert yaml.safe_load(told.stdout)["student"]["training"]["steps"] == 1000
 
 
+def test_a_configuration_is_told_with_the_place_of_its_store(tmp_path: Path) -> None:
+    changed = ["store.backend=server", "store.url=http://qdrant:6333", "store.layout.replicas=2"]
+    options = [part for change in changed for part in ("--set", change)]
+    told = retrikt("config", "helpdesk", *options, where=tmp_path)
+    assert told.returncode == 0, told.stderr
+    (tmp_path / "told.yaml").write_text(told.stdout)
+    store = load_run_config(str(tmp_path / "told.yaml"), []).store
+    assert (store.backend, store.url, store.layout.replicas) == ("server", "http://qdrant:6333", 2)
+
+
 def test_the_version_is_told(tmp_path: Path) -> None:
     assert retrikt("--version", where=tmp_path).stdout.startswith("retrikt 0.")
 
