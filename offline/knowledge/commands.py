@@ -142,6 +142,8 @@ def add_items(
     """
     if (file is None) == (text is None):
         raise InvalidConfig("Name a file, or give one --text; not both, not neither.")
+    if file is not None and text_pair is not None:
+        raise InvalidConfig("--text-pair goes with --text; a file has its second texts in it.")
     directory, settings = prepared(task_dir, config, overrides, qdrant_url, dry_run)
     from offline.knowledge.additions import NewItem, read_additions
     from offline.knowledge.drafts import Draft, draft_addition
@@ -157,10 +159,10 @@ def add_items(
                 fields = fields.model_copy(update={"text_pair": "text_pair"})
             new = read_additions(file, fields)
         else:
-            stripped = (text or "").strip()
-            if not stripped:
+            given = [part if part is None else part.strip() for part in (text, text_pair)]
+            if "" in given:
                 raise InvalidConfig("The text is empty.")
-            new = [NewItem("--text", stripped, text_pair, None)]
+            new = [NewItem("--text", str(given[0]), given[1], None)]
         if label is not None:
             new = [item if item.label is not None else item.labelled(label) for item in new]
         return draft_addition(

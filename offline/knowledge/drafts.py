@@ -1,6 +1,6 @@
 """What a person wants, as an edit of the live release's items: checked as a whole, written nowhere yet."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -142,7 +142,16 @@ def draft_removal(items: Items, ids: Sequence[int], wanted: Filter, *, purge: bo
     rows = tuple(row for row, key in enumerate(every) if key in keys)
     if len(rows) == len(every):
         raise InvalidData(f"All {len(every)} items would be taken out.", hint="Keep some of them.")
-    return Draft(Edit.now(items.release.edits, removed=sorted(keys), purge=purge), rows)
+    edit = Edit.now(items.release.edits, removed=sorted(keys), purge=purge)
+    return Draft(edit, rows, warnings=_not_there(wanted.keys, every))
+
+
+def _not_there(named: Collection[str], there: Sequence[str]) -> tuple[str, ...]:
+    """Of several texts that were named, one may be mistyped."""
+    missing = len(set(named) - set(there))
+    if not missing:
+        return ()
+    return (f"{missing} of {len(set(named))} texts are not in the live release",)
 
 
 def draft_relabelling(

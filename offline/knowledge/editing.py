@@ -27,6 +27,7 @@ from offline.store.gate import ReleaseConfig
 from offline.store.publish import open_backend, publish
 from offline.tasks.prepared import Examples
 from services.platform.errors import (
+    CorruptArtifact,
     InvalidConfig,
     InvalidInput,
     ReleaseNotFound,
@@ -176,6 +177,7 @@ def _release(
             if (items.directory / EDITED).exists()
             else journal.named(items.release.edits),
         )
+        _refuse_purged(releases, made)
         inside = [*items.keys, *(item.key for item in edit.added)]
         held_out = sources.held_out(
             items.release.labels, inside, pair=items.knowledge.metadata.pair
@@ -218,6 +220,19 @@ def _release(
         reasons=published.reasons,
         **figures,
     )
+
+
+def _refuse_purged(releases: ReleaseDirectory, made: ReleaseManifest) -> None:
+    """A release that was given up for its texts never serves again, by whatever edit it would come back."""
+    try:
+        purged = releases.get(made.release).purged_at is not None
+    except (CorruptArtifact, ReleaseNotFound):
+        return
+    if purged:
+        raise InvalidInput(
+            f"The edit would make the release {made.release} again, which was purged for its texts.",
+            hint="If they are to come back, add them together with another text: that is another release.",
+        )
 
 
 def _put_in_force(releases: ReleaseDirectory, live: ReleaseManifest, edit: Edit) -> None:

@@ -6,6 +6,7 @@ task's directory (the files that the task's data came from, copies of snapshots)
 """
 
 import json
+import shutil
 from collections.abc import Collection, Set
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ import pyarrow.parquet as pq
 import structlog
 
 from offline.knowledge.journal import Journal, item_keys
+from offline.pipeline.stage import PARTIAL
 from offline.store.config import StoreConfig
 from offline.store.publish import open_backend
 from services.platform.durable_files import sync
@@ -24,6 +26,7 @@ from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import EDITED, KNOWLEDGE, LEXICAL
 from services.store.archive import RELEASE
 from services.store.backends.base import StoreBackend, VersionManifest
+from services.store.backends.sealed import ASIDE, remove_leftovers
 from services.store.snapshots import SUFFIX, SnapshotDirectory
 
 log = structlog.get_logger(__name__)
@@ -31,7 +34,7 @@ log = structlog.get_logger(__name__)
 _ITEMS_AT_ONCE = 1024
 # A language model that is asked for labels is told of a run's labelled rows there.
 _LABELLERS = "stages/**/labeller.json"
-# Made from the texts of a run, without a column to find one in.
+# Made from the texts of a run, without a column to find one in; deleted before that by which they are found.
 _SHEETS = ("stages/**/samples.md", "report.html")
 
 
@@ -43,7 +46,8 @@ class Purged:
         releases: that can never serve again.
         versions: of the store.
         snapshots: by name.
-        files: of finished stages and reports, relative to the task's directory; a later run makes them anew.
+        files: of finished stages and reports, and directories of stages that were cut short, which may hold
+            anything; relative to the task's directory. A later run makes them anew.
         journal: items taken out of earlier edits.
     """
 
@@ -147,6 +151,8 @@ def _delete_versions(
     task_directory: Path, keys: set[str], gone: Set[str], needed: Set[str], store: StoreConfig
 ) -> tuple[str, ...]:
     """Versions of purged releases, and those of no release that hold one of the texts."""
+    # What builds that were killed have left.
+    remove_leftovers(task_directory / "store", ASIDE)
     deleted = []
     # Before they are listed: one that is sealed in between is not taken for one that cannot be read.
     names: list[str] = []
@@ -188,6 +194,7 @@ def _delete_snapshots(
     task_directory: Path, keys: set[str], gone: Set[str], needed: Set[str]
 ) -> tuple[str, ...]:
     """Snapshots of purged releases, and those of releases given up that hold one of the texts."""
+    remove_leftovers(task_directory / "snapshots", ASIDE)
     directory = SnapshotDirectory(task_directory / "snapshots")
     deleted = []
     # Before they are listed, as with versions.
@@ -233,10 +240,14 @@ def _delete_files(task_directory: Path, keys: set[str]) -> tuple[str, ...]:
             deleted.append(path)
     deleted += [path for path in sorted(task_directory.glob(_LABELLERS)) if _told(path, keys)]
     if deleted:
-        deleted += [path for pattern in _SHEETS for path in sorted(task_directory.glob(pattern))]
+        sheets = [path for pattern in _SHEETS for path in sorted(task_directory.glob(pattern))]
+        deleted = [*sheets, *deleted]
     for path in deleted:
         path.unlink(missing_ok=True)
-    return tuple(str(path.relative_to(task_directory)) for path in deleted)
+    unfinished = sorted((task_directory / "stages").glob(f"*/{PARTIAL}*"))
+    for path in unfinished:
+        shutil.rmtree(path)
+    return tuple(str(path.relative_to(task_directory)) for path in (*deleted, *unfinished))
 
 
 def _told(path: Path, keys: set[str]) -> bool:

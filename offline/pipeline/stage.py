@@ -31,7 +31,9 @@ from services.platform.errors import CorruptArtifact
 
 log = structlog.get_logger(__name__)
 
-_PARTIAL = ".partial-"
+PARTIAL = ".partial-"
+"""What the directories of unfinished stages start with."""
+
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with (done, total, figures to show) as long work goes on."""
@@ -164,7 +166,7 @@ def run_stage(
     """
     parent = plan.directory.parent
     parent.mkdir(parents=True, exist_ok=True)
-    partial = parent / f"{_PARTIAL}{plan.key}"
+    partial = parent / f"{PARTIAL}{plan.key}"
     _remove_leftovers(parent, spared=partial)
     aside = parent / f".{plan.key}.{os.getpid()}"
     aside.mkdir()

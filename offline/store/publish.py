@@ -91,7 +91,8 @@ def publish(
         store: where the store version goes.
         release: the gate's thresholds, and whether to activate.
         judged: what speaks against the candidate, where it has been compared with the live release already.
-        base: release that the candidate was made from; it goes live in place of that one alone.
+        base: release that the candidate was made from by an edit; it goes live in place of that one alone, and
+            though somebody went back from it before: whoever edits asks for it anew.
         force: activate whatever the gate says.
 
     Raises:
@@ -106,7 +107,7 @@ def publish(
         return _overtaken(manifest.release, live)
     if live is not None and _same(releases, live.release, manifest):
         return Published(live.release, "unchanged")
-    if live is not None and _rolled_back(releases, live, manifest.release):
+    if base is None and live is not None and _rolled_back(releases, live, manifest.release):
         reason = "it was rolled back; `retrikt release activate` makes it live again"
         return Published(manifest.release, "rolled_back", (reason,))
     shadow = None

@@ -18,13 +18,12 @@ from services.platform.errors import CorruptArtifact, SnapshotNotFound
 from services.releases.manifest import check_release
 from services.store.archive import RELEASE, VERSION, SnapshotIndex, pack, read_index, unpack
 from services.store.backends.base import StoreBackend
-from services.store.backends.sealed import OwnedDirectory, directory_aside, disk_errors
+from services.store.backends.sealed import ASIDE, OwnedDirectory, directory_aside, disk_errors
 
 log = structlog.get_logger(__name__)
 
 SUFFIX = ".tar.zst"
 SNAPSHOT_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}\.[0-9]{8}t[0-9]{12}z"
-_ASIDE = ".aside-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +131,7 @@ class SnapshotDirectory:
             raise _not_found(name) from error
 
     def _aside(self) -> AbstractContextManager[OwnedDirectory]:
-        return directory_aside(self._root, _ASIDE, "the snapshot was not made, nor restored")
+        return directory_aside(self._root, ASIDE, "the snapshot was not made, nor restored")
 
 
 def _files(sources: dict[str, Path]) -> dict[str, Path]:

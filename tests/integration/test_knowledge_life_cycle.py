@@ -96,10 +96,14 @@ def test_added_texts_are_served_without_a_restart_and_score_0_without_the_store(
 
 
 def test_a_purged_text_is_answered_without_and_its_release_is_refused_by_the_command(
-    task: TinyTask,
+    tmp_path: Path,
 ) -> None:
+    task = build_task(tmp_path / "tiny")
+    added = retrikt(task, "add", "--text", TEXTS[0], "--label", LABELS[0], "--no-labeller")
+    assert added.returncode == 0, added.stderr
     held = task.releases.live()
     assert held is not None
+    assert held.release == json.loads(added.stdout)["release"]
     done = retrikt(task, "remove", "--text", TEXTS[0].upper(), "--purge")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)

@@ -46,6 +46,7 @@ from services.store.backends.edge_shard import OpenShard
 from services.store.backends.layout import Layout
 from services.store.backends.manifest import MANIFEST, manifest_from_knowledge, read_manifest
 from services.store.backends.sealed import (
+    ASIDE,
     SUMS,
     OwnedDirectory,
     check_sums,
@@ -64,7 +65,6 @@ KnowledgeLookup = Callable[[str], Path | None]
 
 SHARD = "shard"
 LAYOUT = "layout.json"
-_ASIDE = ".aside-"
 _PRIVATE = "retrikt-store-"
 _WAIT_SECONDS = 2.0
 
@@ -154,7 +154,7 @@ class EdgeBackend:
             raise version_not_found(version)
         with self._lock:
             self._let_go(version)
-        trash = OwnedDirectory(self._directory, _ASIDE)
+        trash = OwnedDirectory(self._directory, ASIDE)
         try:
             # One rename makes it invisible; what a kill leaves of the rest is a leftover.
             path.rename(trash.path / version)
@@ -203,7 +203,7 @@ class EdgeBackend:
         return same_version(present, manifest)
 
     def _aside(self) -> AbstractContextManager[OwnedDirectory]:
-        return directory_aside(self._directory, _ASIDE, "no store version was written")
+        return directory_aside(self._directory, ASIDE, "no store version was written")
 
     def _put_in_place(
         self, aside: OwnedDirectory, sealed: VersionManifest, *, replace: bool = False

@@ -22,6 +22,9 @@ from services.platform.durable_files import full_disk_told
 from services.platform.errors import CorruptArtifact, StoreUnavailable
 
 SUMS = "sums.json"
+ASIDE = ".aside-"
+"""What the names of directories in the making start with."""
+
 _BLOCK = 1 << 16
 _ZEROS = bytes(_BLOCK)
 

@@ -231,6 +231,33 @@ def test_an_edit_that_is_undone_comes_back_to_the_release_with_its_figures(task:
     assert len(live(task).edits) == 2
 
 
+def test_an_edit_that_was_undone_can_be_made_again(task: Path) -> None:
+    made = add_phones(task)
+    remove(task, wanted=Filter(labels=["phone"]))
+    again = add_phones(task)
+    assert (again.outcome, again.release) == ("activated", made.release)
+    assert live(task).release == made.release
+
+
+def test_a_purged_text_that_is_added_again_is_refused_before_anything_is_written(
+    task: Path,
+) -> None:
+    made = add(task, (KNOWN, "login"))
+    remove(task, wanted=Filter(keys=item_keys([KNOWN], None)), purge=True)
+    before = state(task)
+    with pytest.raises(InvalidInput, match=f"{made.release} again, which was purged"):
+        add(task, (KNOWN, "login"))
+    assert state(task) == before
+    assert add(task, (KNOWN, "login"), ("another one", "login")).outcome == "activated"
+
+
+def test_a_text_that_is_not_there_is_told_beside_those_that_are(task: Path) -> None:
+    made = add(task, (KNOWN, "login"))
+    gone = remove(task, wanted=Filter(keys=item_keys([KNOWN, KNOWN + "!"], None)))
+    assert gone.removed == made.added
+    assert gone.warnings == ("1 of 2 texts are not in the live release",)
+
+
 def test_no_edit_is_made_while_a_run_works_in_the_directory(task: Path) -> None:
     with run_lock(task), pytest.raises(AlreadyRunning):
         add_phones(task)

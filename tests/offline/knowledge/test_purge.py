@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from edited_task import TEST_ROW, live
 from structlog.testing import capture_logs
@@ -13,6 +14,7 @@ from offline.knowledge.journal import item_keys
 from offline.knowledge.purge import purge
 from offline.knowledge.sources import sources_of
 from offline.store.config import StoreConfig
+from offline.tasks.examples import SCHEMA, write_examples
 from services.platform.errors import InvalidData
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import KNOWLEDGE
@@ -67,6 +69,40 @@ def test_what_cannot_be_read_keeps_no_text(task: Path) -> None:
     assert (other / KNOWLEDGE).exists()
     assert (task / "store" / serves.store_version).exists()
     assert releases.activate(serves.release).release == serves.release
+
+
+def test_what_was_cut_short_keeps_no_text(task: Path) -> None:
+    shard = task / "stages" / "generate" / ".partial-key" / "00000.shard"
+    build, snapshot = task / "store" / ".aside-build", task / "snapshots" / ".aside-snapshot"
+    for directory in (shard.parent, build, snapshot):
+        directory.mkdir(parents=True)
+        (directory / shard.name).write_text(SECRET)
+    assert purge(task, KEYS, StoreConfig()).files == ("stages/generate/.partial-key",)
+    assert not [path for path in (shard.parent, build, snapshot) if path.exists()]
+
+
+@pytest.mark.parametrize("deleted_before", [0, 1])
+def test_a_purge_that_is_killed_among_the_files_of_a_run_is_finished_by_the_next(
+    task: Path, monkeypatch: pytest.MonkeyPatch, deleted_before: int
+) -> None:
+    prepare = task / "stages" / "prepare" / "key"
+    train, sheet = prepare / "train.parquet", prepare / "samples.md"
+    write_examples(pa.table([[SECRET], [None], ["login"]], SCHEMA), train)
+    sheet.write_text(SECRET)
+    left, unlink = iter(range(deleted_before)), Path.unlink
+
+    def until_killed(path: Path, missing_ok: bool = False) -> None:
+        if path in (train, sheet) and next(left, None) is None:
+            raise KeyboardInterrupt
+        unlink(path, missing_ok=missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", until_killed)
+        with pytest.raises(KeyboardInterrupt):
+            purge(task, KEYS, StoreConfig())
+    purge(task, KEYS, StoreConfig())
+    assert not train.exists()
+    assert not sheet.exists()
 
 
 def test_a_labeller_that_is_told_a_text_as_an_example_goes(tmp_path: Path) -> None:
