@@ -9,7 +9,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, InvalidInput
 from services.platform.spans import note, span
 from services.releases.manifest import (
     BUNDLE,
@@ -203,9 +203,9 @@ class Predictor:
 
     def tokenize(self, texts: Sequence[TextInput], direction: Direction = "right") -> list[Tokens]:
         """Token ids of each text, cut on the `direction` side. Raises InvalidInput."""
-        pairs = None
-        if any(text.pair is not None for text in texts):
-            pairs = [text.pair or "" for text in texts]
+        pairs = [text.pair for text in texts if text.pair is not None] or None
+        if pairs is not None and len(pairs) != len(texts):
+            raise InvalidInput("Some of the texts have a second text, others have none.")
         tokens = self._encoder.tokenize([text.text for text in texts], pairs, direction)
         if self._lexical is None:
             return tokens

@@ -108,6 +108,8 @@ def test_pairs_and_single_texts_are_not_taken_for_each_other(
     predictor = built_task.predictor(built_task.one, client)
     with pytest.raises(InvalidInput, match="single texts"):
         predictor.predict([TextInput("a", "b")])
+    with pytest.raises(InvalidInput, match="others have none"):
+        predictor.predict([TextInput("a", "b"), TextInput("a")])
 
 
 def test_a_store_version_of_another_encoder_is_refused(
