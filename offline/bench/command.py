@@ -45,7 +45,7 @@ def accuracy(
     ablations: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of ours: no-ppo, no-retrieval-loss, no-gate, no-lexical, no-neighbours."
+            help="Of ours: no-ppo, no-retrieval-loss, no-gate, no-lexical, no-neighbours, int8."
         ),
     ] = None,
     without: Annotated[
