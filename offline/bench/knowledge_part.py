@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from offline.student.items import EMBEDDINGS
+from offline.store.knowledge import EMBEDDINGS
 from services.store.knowledge_file import Knowledge, read_knowledge, write_knowledge
 
 KNOWLEDGE = "knowledge.parquet"

@@ -19,8 +19,7 @@ from offline.knowledge.items import Items, labelled_by_persons
 from offline.knowledge.journal import item_keys, loose_forms
 from offline.knowledge.sample_sieve import Sieve, WrittenSamples
 from offline.knowledge.sources import Sources, forget_labellers
-from offline.stages.knowledge import EMBEDDINGS
-from offline.store.knowledge import KnowledgeConfig
+from offline.store.knowledge import EMBEDDINGS, KnowledgeConfig
 from offline.tasks.label_words import label_words
 from offline.tasks.normal_form import letters_and_digits
 from offline.tasks.prepared import Examples, PreparedTask

@@ -58,7 +58,7 @@ def run(
     validation, gold = labelled_items(task, labeller, "validation")
     settings = config.student
     labels = len(task.labels)
-    honest = honest_rows(validation, gold, labels)
+    honest = honest_rows(validation, gold, labels, settings.mixing.folds)
     beginning = begin(labeller, all_texts(task, items), labels, settings)
 
     rows: dict[str, tuple[TrainingItems, TrainingConfig]] = {

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from offline.pipeline.shards import run_shards
 from offline.pipeline.stage import StageContext
 from offline.store.knowledge import (
+    EMBEDDINGS,
     Items,
     KnowledgeConfig,
     gold_and_labeller,
@@ -29,8 +30,6 @@ from offline.teacher.labelling import Labelling, TextShard, joined_shards, text_
 from offline.teacher.quality import REASONS, Screened, screen
 from services.platform.errors import InvalidData
 from services.store.knowledge_file import KnowledgeMetadata, write_knowledge
-
-EMBEDDINGS = "embeddings.npy"
 
 
 def run(

@@ -26,7 +26,8 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
     """Write `bundle/` and `log.jsonl` (mean losses of every 50 steps).
 
     Raises:
-        InvalidConfig: the parameter limit does not allow for such a student, or its encoder does not suit.
+        InvalidConfig: the parameter limit does not allow for such a student, its encoder does not suit, or its
+            training came apart.
         ModelNotFound: the encoder that it starts from is not to be had.
         CorruptArtifact: an input is damaged, or the export differs from torch.
     """
@@ -35,7 +36,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
     knowledge = read_knowledge(inputs["knowledge"] / "knowledge.parquet")
     items = knowledge_items(knowledge, labeller, inputs["knowledge"])
     validation, gold = labelled_items(task, labeller, "validation")
-    honest = honest_rows(validation, gold, len(task.labels))
+    honest = honest_rows(validation, gold, len(task.labels), config.mixing.folds)
     beginning = begin(labeller, all_texts(task, items), len(task.labels), config)
     directory = context.directory / BUNDLE
     directory.mkdir()
@@ -51,6 +52,7 @@ def run(inputs: Mapping[str, Path], config: StudentConfig, context: StageContext
         config,
         seed=context.seed,
         report=context.report,
+        unseen=validation,
     )
     with (context.directory / "log.jsonl").open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in log)

@@ -14,6 +14,9 @@ from offline.teacher.quality import QualityConfig
 from offline.teacher.soft_labels import joined
 from services.store.knowledge_file import Knowledge, KnowledgeMetadata, fixed_lists
 
+EMBEDDINGS = "embeddings.npy"
+"""Beside a knowledge file: its items' embeddings by the labeller, (items, D), where a stage kept them."""
+
 
 class KnowledgeConfig(Section):
     """What becomes knowledge.

@@ -69,16 +69,17 @@ class Recipe:
 
 
 def honest_rows(
-    validation: TrainingItems, gold: NDArray[np.int64], labels: int
+    validation: TrainingItems, gold: NDArray[np.int64], labels: int, folds: int
 ) -> HonestRows | None:
-    """The validation split, where it has at least two rows a label; else there are none.
+    """The validation split, where it is large enough to fit on; else there are none.
 
     Args:
         validation: of the task; may be empty.
         gold: (v,) positions of the validation rows' labels.
-        labels: number of labels.
+        labels: number of labels; twice as many rows are the least.
+        folds: of the mixing's cross-validation; as many rows are the least.
     """
-    if len(validation) < 2 * labels:
+    if len(validation) < max(2 * labels, folds):
         return None
     return HonestRows(validation, one_hot(gold, labels))
 
@@ -96,6 +97,7 @@ def build_bundle(
     *,
     seed: int,
     report: Report,
+    unseen: TrainingItems | None = None,
 ) -> tuple[BundleManifest, list[dict[str, float]]]:
     """Train one student and write its bundle.
 
@@ -111,12 +113,13 @@ def build_bundle(
         config: sizes and mixing.
         seed: of initialisation, batches and folds.
         report: called after every step.
+        unseen: validation rows, however few, for the distance beyond which a text is unlike the task's.
 
     Returns:
         The bundle's manifest and the log of the training.
 
     Raises:
-        InvalidConfig: the student has more parameters than the limit.
+        InvalidConfig: the student has more parameters than the limit, or its training came apart.
         CorruptArtifact: the export differs from torch.
     """
     sizes, vocabulary = config.shape, beginning.vocabulary
@@ -125,7 +128,7 @@ def build_bundle(
     if parameters > beginning.limit:
         raise InvalidConfig(
             f"The student has {parameters:,} parameters, {beginning.limit:,} is the limit.",
-            hint="Take smaller student.shape sizes, or raise student.max_share.",
+            hint=f"{config.raised(parameters, labeller.parameters)}, or take smaller student.shape sizes.",
         )
     ids = vocabulary.encode(trained_on.texts, trained_on.pairs, sizes.max_tokens)
     log = train_student(
@@ -144,8 +147,7 @@ def build_bundle(
     if store is not None:
         share = config.mixing.lexical_share
         mixing = replace(mixing, parameters=replace(mixing.parameters, lexical_share=share))
-        rows = None if honest is None else honest.rows
-        threshold = fit_distance_threshold(encoder, store, rows, mixing.parameters.k)
+        threshold = fit_distance_threshold(encoder, store, unseen, mixing.parameters.k)
     manifest = write_bundle_manifest(
         directory,
         task=task.name,

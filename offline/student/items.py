@@ -2,20 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.store.knowledge import EMBEDDINGS
 from offline.tasks.normal_form import letters_and_digits
 from offline.tasks.prepared import Examples, PreparedTask
 from offline.teacher.labeller import Labeller
 from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
 from services.store.knowledge_file import Knowledge
-
-EMBEDDINGS = "embeddings.npy"
-"""Beside a knowledge file: its items' embeddings by the labeller, (items, D), where a stage kept them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +46,7 @@ class TrainingItems:
 
     def copies_of(self, items: "TrainingItems") -> NDArray[np.bool_]:
         """(n, m): whether a row is the same text as one of m items, by its normal form."""
-        numbers = np.unique(np.array(self.forms + items.forms), return_inverse=True)[1]
+        numbers = numbered(self.forms + items.forms)
         same: NDArray[np.bool_] = numbers[: len(self), None] == numbers[None, len(self) :]
         return same
 
@@ -64,6 +63,14 @@ class TrainingItems:
         )
 
 
+def numbered(forms: Sequence[str]) -> NDArray[np.int64]:
+    """(n,) equal numbers for equal forms, in the order of their letters.
+
+    Not of NumPy's own strings, each of which takes as much memory as the longest.
+    """
+    return np.unique(np.array(forms, dtype=object), return_inverse=True)[1].astype(np.int64)
+
+
 def knowledge_items(knowledge: Knowledge, labeller: Labeller, directory: Path) -> TrainingItems:
     """The items of a knowledge file, in its order.
 
@@ -76,10 +83,13 @@ def knowledge_items(knowledge: Knowledge, labeller: Labeller, directory: Path) -
         IncompatibleArtifacts: file and labeller are of different labels.
         CorruptArtifact: the embeddings are not of these items.
     """
-    if knowledge.metadata.labels != labeller.labels:
+    theirs, ours = knowledge.metadata.labels, labeller.labels
+    if theirs != ours:
+        place = next(n for n, both in enumerate(zip_longest(theirs, ours)) if both[0] != both[1])
+        first, second = (repr(of[place]) if place < len(of) else "none" for of in (theirs, ours))
         raise IncompatibleArtifacts(
-            f"The labels of the knowledge file begin with {', '.join(knowledge.metadata.labels[:5])}, "
-            f"those of the labeller with {', '.join(labeller.labels[:5])}."
+            f"The knowledge file has {len(theirs)} labels, the labeller {len(ours)}; the first that differs is "
+            f"number {place + 1}: {first} in the file, {second} in the labeller."
         )
     texts = knowledge.table["text"].to_pylist()
     pairs = knowledge.table["text_pair"].to_pylist() if knowledge.metadata.pair else None

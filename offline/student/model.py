@@ -279,7 +279,7 @@ def affordable_tokens(sizes: ShapeConfig, labels: int, limit: int) -> int:
         raise InvalidConfig(
             f"The student's layers and codes have {fixed:,} parameters for {labels} labels, and "
             f"{limit:,} is the limit with the token embeddings.",
-            hint="Lower student.shape.hidden, layers, feed_forward or coded, or raise "
-            "student.max_share.",
+            hint="Lower student.shape.hidden, layers, feed_forward or coded, or raise the lower of "
+            "student.max_parameters and student.max_share of the labeller's.",
         )
     return min(sizes.vocabulary, affordable)

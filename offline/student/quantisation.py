@@ -74,7 +74,8 @@ def quantise_file(
         together = _run(sessions[1], compared_on[rows])
         for output, values in enumerate(together):
             alone = np.concatenate([found[output] for found in after[rows]])
-            if (worst := float(np.abs(values - alone).max())) > INDEPENDENT:
+            worst = float(np.abs(values - alone).max())
+            if not worst <= INDEPENDENT:
                 raise CorruptArtifact(
                     f"The rounded student's {_OUTPUTS[output]} differ by {worst:.2e} when a text is alone; "
                     f"at most {INDEPENDENT} was expected."
@@ -117,7 +118,8 @@ def quantise(model: ModelProto, sequences: Sequence[Sequence[int]]) -> ModelProt
 
     Args:
         model: an exported student in fp32. Its products with constant matrices (`MatMul`) and its operators
-            `Attention` are replaced; the small ones of head and query vector (`Gemm`) stay.
+            `Attention` are replaced, that of a token's importance in pooling included; the small ones of head and query
+            vector (`Gemm`) stay.
         sequences: token ids of texts, to take the ranges from.
 
     Raises:

@@ -12,7 +12,7 @@ with the labeller's embeddings e and soft labels y: near in meaning, and of labe
 similarities, are the store's distribution, and its cross-entropy to the row's own soft label is
 lowered (neighbourhood components, Goldberger et al. 2004, with soft labels).
 
-A row never finds itself, nor another row with the same text.
+A row never finds itself, nor another row with the same text, as long as there is any other candidate.
 """
 
 from typing import Annotated, NamedTuple
@@ -84,7 +84,7 @@ class RetrievalLoss:
     ) -> tuple[Tensor, Tensor]:
         """The two parts, each a mean over the batch; the batch then joins the candidates.
 
-        A part of no weight is 0.
+        The relevance is 0 where it has no weight; the answer is always computed.
 
         Args:
             batch: b items.

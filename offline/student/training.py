@@ -1,5 +1,6 @@
 """Training a student: distillation from the labeller, and with it learning to retrieve."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Annotated
@@ -13,11 +14,12 @@ from torch.nn import functional
 
 from offline.configs.section import Section
 from offline.student.confidence import admitted, confidence_weights, curriculum_places
-from offline.student.items import TrainingItems
+from offline.student.items import TrainingItems, numbered
 from offline.student.mined_candidates import MinedCandidates
 from offline.student.network import StudentNetwork, WeightGroup
 from offline.student.retrieval_loss import Batch, RetrievalConfig, RetrievalLoss
 from offline.student.vocabulary import PADDING
+from services.platform.errors import InvalidConfig
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with (done, total, figures)."""
@@ -93,10 +95,13 @@ def train_student(
 
     Returns:
         The log: mean losses of every 50 steps.
+
+    Raises:
+        InvalidConfig: the losses are no numbers any more.
     """
     soft_labels = _softened(torch.from_numpy(items.soft_labels), config.temperature)
     embeddings = torch.from_numpy(items.embeddings)
-    texts = torch.from_numpy(np.unique(items.forms, return_inverse=True)[1])
+    texts = torch.from_numpy(numbered(items.forms))
     weights = torch.from_numpy(confidence_weights(items.soft_labels, config.confidence_power))
     places = curriculum_places(items.soft_labels)
     retrieve = RetrievalLoss(retrieval) if retrieval is not None else None
@@ -139,7 +144,13 @@ def train_student(
             schedule.step()
             for name, value in (*losses.items(), ("loss", loss)):
                 sums[name] = sums.get(name, 0.0) + value.item()
-            report(step, config.steps, {"loss": loss.item()})
+            total = loss.item()
+            if not math.isfinite(total):
+                raise InvalidConfig(
+                    f"The training of a student came apart at step {step}: its loss is {total}.",
+                    hint="Lower student.training.learning_rate or student.training.token_rate.",
+                )
+            report(step, config.steps, {"loss": total})
             if step % _EVERY == 0 or step == config.steps:
                 count = (step - 1) % _EVERY + 1
                 log.append({"step": step} | {name: sums[name] / count for name in sums})

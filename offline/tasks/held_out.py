@@ -62,14 +62,10 @@ def rows_outside(table: pa.Table, other: pa.Table) -> list[int]:
 
 
 def forms(table: pa.Table) -> list[str]:
-    """What each row's text is compared by: its letters and digits, or all of it where it has none."""
+    """What each row's text is compared by."""
     texts: Sequence[str] = table["text"].to_pylist()
     pairs: Sequence[str | None] = table["text_pair"].to_pylist()
-    found = []
-    for text, pair in zip(texts, pairs, strict=True):
-        form = letters_and_digits(text, pair)
-        found.append(form if form.strip("\x00") else f"{text}\x00{pair or ''}")
-    return found
+    return [letters_and_digits(text, pair) for text, pair in zip(texts, pairs, strict=True)]
 
 
 def _same(source: str, other: str, data: DataConfig) -> str | None:

@@ -30,6 +30,8 @@ def compare(
 ) -> dict[str, dict[str, Any]]:
     """Figures of every prompt, by its name.
 
+    Equal prompts (tuning and PPO may keep what they began with) are measured once.
+
     Args:
         prompts: (labels, t, d) each.
         generator: the frozen model behind all of them.
@@ -42,8 +44,12 @@ def compare(
         sampling: temperature and top-p.
         seed: of the draws, the same for each prompt.
     """
-    figures = {}
+    figures: dict[str, dict[str, Any]] = {}
     for name, prompt in prompts.items():
+        same = next((other for other in figures if _equal(prompts[other], prompt)), None)
+        if same is not None:
+            figures[name] = dict(figures[same])
+            continue
         asked = balanced_labels(samples, len(labels))
         source = torch.Generator().manual_seed(seed)
         written = write(generator, prompt, asked, sampling, source)
@@ -66,3 +72,7 @@ def compare(
             "complete": float(written.complete.mean()),
         }
     return figures
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and torch.equal(one.float().cpu(), other.float().cpu())

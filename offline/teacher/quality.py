@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from offline.configs.section import Section
-from offline.tasks.normal_form import letters_and_digits
+from offline.tasks.normal_form import has_letters_or_digits, letters_and_digits
 from offline.teacher.near_duplicates import find_near_duplicates
 from offline.teacher.text_memory import words_of
 
@@ -176,12 +176,12 @@ class TextCheck:
 
     def __call__(self, text: str) -> str | None:
         """The reason to drop it, or None."""
-        if not letters_and_digits(text):
+        if not has_letters_or_digits(text):
             return "empty"
         if _LEAVINGS.search(text) and not self._known_leavings:
             return "broken"
         words = words_of(text)
-        spoken = [word for word in words if letters_and_digits(word)]
+        spoken = [word for word in words if has_letters_or_digits(word)]
         if any(set(spoken) <= label for label in self._labels):
             return "label_words"
         if len(spoken) < self._shortest:

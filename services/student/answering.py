@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from services.platform.errors import RetriktError, TextTooLong
 from services.platform.spans import note, span
 from services.student.answers import RankedJson, batch_body, explained, neighbour_ids
-from services.student.encoder import Tokens
+from services.student.encoder import CHARACTERS_A_TOKEN, Tokens
 from services.student.metrics import StudentMetrics
 from services.student.predict_request import PredictRequest
 from services.student.predictor import Floats, Prediction, Predictor, TextInput
@@ -129,7 +129,7 @@ def _job(request: PredictRequest, tokens: list[Tokens], limit: int) -> _Job | Te
         if item.truncated:
             where = "inputs" if request.single else f"inputs[{position}]"
             error = TextTooLong(
-                f"{where} has more than {limit} tokens.",
+                f"{where} has more than {limit} tokens, or {limit * CHARACTERS_A_TOKEN} characters.",
                 hint='Send "truncate": true to have it cut.',
             )
             if request.single or not request.partial:

@@ -129,14 +129,19 @@ class OnnxEncoder:
     ) -> list[Tokens]:
         """Token ids of each text, cut to `max_tokens` on the `direction` side.
 
+        Of a text of more than `CHARACTERS_A_TOKEN` characters a token that may stand, no more is looked at.
+
         Raises:
             InvalidInput: pairs are missing, or given where the task has none.
         """
         if self.pair != (pairs is not None):
             expected = "pairs of texts" if self.pair else "single texts"
             raise InvalidInput(f"The student of this task takes {expected}.")
-        cut = [max(map(len, both)) > self._characters for both in _beside(texts, pairs)]
+        cut = self._too_long(texts, pairs)
         if any(cut):
+            texts = [self._without_gaps(text) for text in texts]
+            pairs = None if pairs is None else [self._without_gaps(text) for text in pairs]
+            cut = self._too_long(texts, pairs)
             texts = [self._shorten(text, direction) for text in texts]
             pairs = None if pairs is None else [self._shorten(text, direction) for text in pairs]
         inputs: Sequence[Any] = texts if pairs is None else _beside(texts, pairs)
@@ -145,6 +150,13 @@ class OnnxEncoder:
             Tokens(encoding.ids, was_cut or bool(encoding.overflowing))
             for encoding, was_cut in zip(encodings, cut, strict=True)
         ]
+
+    def _too_long(self, texts: Sequence[str], pairs: Sequence[str] | None) -> list[bool]:
+        return [max(map(len, both)) > self._characters for both in _beside(texts, pairs)]
+
+    def _without_gaps(self, text: str) -> str:
+        """Long runs of spaces are no reason to cut what is said."""
+        return " ".join(text.split()) if len(text) > self._characters else text
 
     def _shorten(self, text: str, direction: Direction) -> str:
         return text[: self._characters] if direction == "right" else text[-self._characters :]

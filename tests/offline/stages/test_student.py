@@ -15,8 +15,10 @@ from offline.pipeline.manifest import hash_files
 from offline.pipeline.stage import StageContext
 from offline.report.metrics import accuracy
 from offline.stages import baselines, labeller, prepare, student
+from offline.student import build
 from offline.student.baselines import BaselinesConfig, load_baselines
 from offline.student.config import StudentConfig
+from offline.student.items import TrainingItems
 from offline.tasks.config import TaskConfig
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.encoder import EncoderConfig
@@ -264,8 +266,36 @@ def test_sizes_of_a_student_from_scratch_are_refused_beside_an_encoder() -> None
 
 def test_a_limit_too_low_for_the_layers_is_refused(inputs: dict[str, Path], tmp_path: Path) -> None:
     config = CONFIG.model_copy(update={"max_parameters": 5_000})
-    with pytest.raises(InvalidConfig, match=r"student\.max_share"):
+    with pytest.raises(InvalidConfig, match=r"raise the lower of student\.max_parameters"):
         student.run(inputs, config, context(tmp_path / "student"))
+
+
+def test_few_validation_rows_are_none_to_the_mixing_and_to_the_baselines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def threshold(_: OnnxEncoder, store: object, rows: TrainingItems, k: int) -> float:
+        asked.append(len(rows))
+        return 0.5
+
+    monkeypatch.setattr(build, "fit_distance_threshold", threshold)
+    directories = finished(tmp_path, validation=True)
+    rows = len(PreparedTask.load(directories["prepare"]).examples("validation"))
+    assert rows >= 2 * len(LABELS)
+    training = {"steps": 2, "batch_size": 32}
+    mixing = {**TINY["mixing"], "folds": rows + 1}
+    config = StudentConfig.model_validate({**TINY, "training": training, "mixing": mixing})
+    metrics = student.run(directories, config, context(tmp_path / "student"))
+    manifest = load_bundle(tmp_path / "student" / "bundle").manifest
+    # The store has its fixed share, and the distance is of the rows all the same.
+    assert metrics["gate"] == "share"
+    assert manifest.mixing.gate_bias == pytest.approx(np.log(0.2 / 0.8), abs=1e-5)
+    assert asked == [rows]
+    two = BaselinesConfig(student=config, fine_tuned_steps=2, distilled_steps=2)
+    told = baselines.run(directories, two, context(tmp_path / "baselines"))
+    assert "distilled_parameters" in told
+    assert "distilled_nll" not in told
 
 
 def test_a_low_limit_costs_tokens_first(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -108,7 +108,16 @@ def test_an_export_that_differs_is_refused(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = Unmasked(StudentShape(120, 70, 5, SIZES))
-    with pytest.raises(CorruptArtifact, match="when a text is alone"):
+    told = r"differs from torch by \d\.\d+e-0[6-9], and by \d\.\d+e[-+]0[0-3] when a text is alone"
+    with pytest.raises(CorruptArtifact, match=told):
+        export_onnx(model, tmp_path / "model.onnx")
+
+
+def test_an_export_of_no_numbers_is_refused(tmp_path: Path) -> None:
+    model = student()
+    with torch.no_grad():
+        model.head.bias.fill_(torch.nan)
+    with pytest.raises(CorruptArtifact, match="differs from torch by nan"):
         export_onnx(model, tmp_path / "model.onnx")
 
 

@@ -3,10 +3,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from offline.student.items import TrainingItems
+from offline.student.items import TrainingItems, numbered
 from offline.student.model import ShapeConfig, Student, StudentShape, make_student
 from offline.student.retrieval_loss import RetrievalConfig
 from offline.student.training import TrainingConfig, train_student
+from services.platform.errors import InvalidConfig
 
 ITEMS, LABELS, FIRST = 40, 2, 4
 SIZES = ShapeConfig(
@@ -88,3 +89,15 @@ def test_all_levers_together_give_the_same_weights_again(relevance_weight: float
     first, again = (trained(config, retrieval)[0] for _ in range(2))
     assert not differ(first, again)
     assert all(torch.isfinite(weight).all() for weight in first.parameters())
+
+
+def test_a_training_that_comes_apart_is_told_with_the_step() -> None:
+    config = QUICK.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(InvalidConfig, match=r"came apart at step \d+: its loss is nan"):
+        trained(config)
+
+
+def test_a_long_text_does_not_multiply_the_memory_of_the_forms() -> None:
+    forms = ["b" * 1_000_000, *(f"a{n % 3}" for n in range(30_000))]
+    numbers = numbered(forms)
+    assert numbers[:5].tolist() == [3, 0, 1, 2, 0]

@@ -1,12 +1,14 @@
 """PPO on a soft prompt: its parts, and that it raises what it is told to."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
+from offline.teacher import comparison
 from offline.teacher.advantages import (
     KLController,
     LabelBaselines,
@@ -18,7 +20,9 @@ from offline.teacher.generator import Generator
 from offline.teacher.policy import policy_loss, value_loss
 from offline.teacher.ppo import Improved, PPOConfig, improve
 from offline.teacher.rewards import Reward, RewardBatch, RewardConfig, reward_term
+from offline.teacher.sampling import SamplingConfig
 from offline.teacher.text_memory import TrainingTexts
+from offline.teacher.writing import Written, write
 
 Make = Callable[..., Generator]
 TRUE = torch.ones(1, 1, dtype=torch.bool)
@@ -141,6 +145,36 @@ def test_a_run_that_only_gets_worse_keeps_the_tuned_prompt(tiny_generator: Make)
     )
     assert improved.best_step == 0
     assert torch.equal(improved.prompts, prompts)
+
+
+def test_equal_prompts_are_compared_once_and_told_under_both_names(
+    tiny_generator: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = tiny_generator("gpt2")
+    prompts = torch.randn(2, 4, generator.model.dimensions)
+    written: list[int] = []
+
+    def counting(*arguments: Any) -> Written:
+        found = write(*arguments)
+        written.append(len(found.texts))
+        return found
+
+    monkeypatch.setattr(comparison, "write", counting)
+    found = comparison.compare(
+        {"name_prefix": prompts, "tuned_prompt": prompts.clone(), "ppo": -10 * prompts},
+        generator,
+        colour_reward({"accuracy": 1.0}),
+        ColourLabeller(),
+        ["red", "blue"],
+        ["red sky"],
+        [],
+        samples=8,
+        sampling=SamplingConfig(),
+        seed=0,
+    )
+    assert written == [8, 8]
+    assert found["name_prefix"] == found["tuned_prompt"]
+    assert found["ppo"] != found["tuned_prompt"]
 
 
 def test_the_log_has_every_figure_a_practitioner_looks_at(tiny_generator: Make) -> None:
