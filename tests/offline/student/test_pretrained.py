@@ -27,6 +27,7 @@ from offline.student.config import StudentConfig
 from offline.student.export import export_onnx
 from offline.student.items import TrainingItems
 from offline.student.network import StudentNetwork, parameter_count
+from offline.student.quantisation import quantise_file
 from offline.student.retrieval_loss import RetrievalConfig
 from offline.student.starting_encoder import StudentEncoderConfig, load_starting_encoder
 from offline.student.training import TrainingConfig, padded, train_student
@@ -246,6 +247,30 @@ def test_the_file_holds_as_many_weights_as_are_counted(trained: Trained) -> None
     )
     scalars = sum(weight.numel() == 1 for weight in trained.model.parameters())
     assert weights + scalars == parameter_count(trained.model)
+
+
+def test_in_8_bits_it_answers_nearly_alike_and_a_text_alone_as_beside_others(
+    trained: Trained, tmp_path: Path
+) -> None:
+    rounded = tmp_path / "int8.onnx"
+    rounded.write_bytes(trained.model_file.read_bytes())
+    ids = trained.beginning.vocabulary.encode([*TEXTS, *PAIRS], None, MAX_TOKENS)
+    told = quantise_file(rounded, ids, ids)
+    graph = onnx.load(rounded).graph
+    constants = {value.name for value in graph.initializer}
+    products = [node for node in graph.node if node.op_type == "MatMul"]
+    assert not [node.name for node in products if node.input[1] in constants]
+    # Queries, keys, values and output of two layers, and their feed-forward parts.
+    assert sum(node.op_type == "MatMulIntegerToFloat" for node in graph.node) >= 12
+    assert told.cosine > 0.98
+    exact = trained.encoder().encode(TEXTS)[0]
+    encoder = OnnxEncoder(rounded, trained.tokenizer_file, max_tokens=MAX_TOKENS)
+    np.testing.assert_allclose(encoder.encode(TEXTS)[0], exact, atol=0.2)
+    assert (encoder.encode(TEXTS)[0] != exact).any()
+    for row, text in enumerate(TEXTS):
+        np.testing.assert_allclose(
+            encoder.encode([text])[0][0], encoder.encode(TEXTS)[0][row], atol=1e-4
+        )
 
 
 def test_only_word_pieces_are_pruned(trained: Trained, tiny: Callable[[str], Path]) -> None:
