@@ -32,6 +32,7 @@ SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "default": {},
     "rate 0.001": {"ppo.learning_rate": 1e-3, "ppo.shared_learning_rate": 3e-4},
     "rate 0.01": {"ppo.learning_rate": 1e-2, "ppo.shared_learning_rate": 3e-3},
+    "warm-up over 8 rounds": {"ppo.warm_up": 8},
     "64 samples a round": {"ppo.batch_size": 64, "ppo.minibatch_size": 32},
     "256 samples a round": {"ppo.batch_size": 256, "ppo.minibatch_size": 128},
     "1 pass a round": {"ppo.epochs": 1},

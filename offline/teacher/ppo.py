@@ -71,7 +71,7 @@ def improve(
         if log:
             log(row)
     for step in range(len(course.rows), config.steps + 1):
-        row = {"step": float(step), **trainer.step()}
+        row = {"step": float(step), **trainer.step(step)}
         if step % config.evaluate_every == 0 or step == config.steps:
             row |= trainer.evaluate()
             if row["held_out_reward"] > course.best_reward:

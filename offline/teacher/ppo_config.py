@@ -20,6 +20,7 @@ class PPOConfig(Section):
         chunk_size: samples in one forward pass.
         learning_rate: of each label's own prompt.
         shared_learning_rate: of the offset that all prompts share.
+        warm_up: rounds over which both rates rise, evenly, to their full size; 0 for none.
         relative_rates: take both rates times the root mean square of the tuned prompt; see
             `SoftPromptConfig`.
         value_learning_rate: of the value head.
@@ -54,6 +55,7 @@ class PPOConfig(Section):
     chunk_size: Annotated[int, Field(ge=1)] = 32
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     shared_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    warm_up: Annotated[int, Field(ge=0)] = 0
     relative_rates: bool = False
     value_learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     clip: Annotated[float, Field(gt=0)] = 0.2

@@ -76,6 +76,8 @@ class Trainer:
             {"params": list(self._value_head.parameters()), "lr": config.value_learning_rate}
         )
         self._optimizer = torch.optim.Adam(groups)
+        # The value head, which comes last, has no warm-up.
+        self._rates = [group["lr"] for group in groups[:-1]]
         self._baselines = LabelBaselines(np.full(len(prompts), np.nan), config.baseline_momentum)
         self._controller = KLController(config.kl_coefficient, config.kl_target, config.kl_rate)
         self._random = torch.Generator().manual_seed(seed)
@@ -146,8 +148,15 @@ class Trainer:
             "held_out_label_agreement": float(rewarded.agreement.mean()),
         }
 
-    def step(self) -> dict[str, float]:
-        """One round: sample, reward, update; its figures."""
+    def step(self, number: int) -> dict[str, float]:
+        """One round: sample, reward, update; its figures.
+
+        Args:
+            number: of the round, from 1, which says how far the rates have risen.
+        """
+        risen = min(1.0, number / self._config.warm_up) if self._config.warm_up else 1.0
+        for group, rate in zip(self._optimizer.param_groups, self._rates, strict=False):
+            group["lr"] = rate * risen
         written = self._write(self._config.batch_size)
         rewarded, samples = self._rewarded(written)
         self._recent = self._recent.followed_by(samples, self._config.memory)

@@ -18,7 +18,7 @@ from offline.teacher.advantages import (
 )
 from offline.teacher.generator import Generator
 from offline.teacher.policy import policy_loss, value_loss
-from offline.teacher.ppo import Improved, PPOConfig, improve
+from offline.teacher.ppo import Improved, PPOConfig, Trainer, improve
 from offline.teacher.rewards import Reward, RewardBatch, RewardConfig, reward_term
 from offline.teacher.sampling import SamplingConfig
 from offline.teacher.text_memory import TrainingTexts
@@ -145,6 +145,25 @@ def test_a_run_that_only_gets_worse_keeps_the_tuned_prompt(tiny_generator: Make)
     )
     assert improved.best_step == 0
     assert torch.equal(improved.prompts, prompts)
+
+
+def test_rates_rise_over_the_warm_up_and_a_round_of_none_moves_no_further(
+    tiny_generator: Make,
+) -> None:
+    def moved(warm_up: int, number: int) -> float:
+        generator = tiny_generator("gpt2")
+        torch.manual_seed(0)
+        prompts = torch.randn(2, 4, generator.model.dimensions) * 0.3
+        config = QUICK.model_copy(update={"warm_up": warm_up, "epochs": 1, "minibatch_size": 64})
+        trainer = Trainer(prompts, generator, colour_reward({"accuracy": 1.0}), config, seed=0)
+        before = trainer.prompt.fixed()
+        trainer.step(number)
+        return float((trainer.prompt.fixed() - before).abs().max())
+
+    whole = moved(0, 1)
+    assert whole > 0
+    assert moved(10, 1) == pytest.approx(whole / 10, rel=1e-3)
+    assert moved(10, 10) == moved(10, 25) == whole
 
 
 def test_equal_prompts_are_compared_once_and_told_under_both_names(
