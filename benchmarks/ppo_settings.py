@@ -7,8 +7,8 @@
 Each setting improves the same tuned prompts, of the cell that `retrikt bench accuracy` would run (stages `prepare` to
 `ppo`, and found again in `--stages`), with the same number of samples in all; then its prompt writes fresh ones. The
 labeller rewards; the judge, fitted on all labelled training rows, does not. `DIR/settings.json` keeps every row: cell,
-setting, its overrides, the figures before and after, those of the rounds, and the stage's key. Rewards of settings that
-reward something else or write at another temperature are not comparable; the other columns are.
+setting, its overrides, the figures before and after, those of the rounds, the stage's key and the commit. Rewards
+of settings that reward something else or write at another temperature are not comparable; the other columns are.
 The test split is not read. `--settings` takes names of the table below; without it all of them run.
 """
 
@@ -24,6 +24,7 @@ from rich.console import Console
 from offline.bench.accuracy import Request
 from offline.bench.cells import Cell
 from offline.bench.prompts import COMPARISON, IMPROVED, STAGE, TUNED
+from offline.bench.revision import git_revision
 from offline.bench.variants import BASE
 from offline.pipeline.progress import choose_display
 from services.platform.durable_files import replacing
@@ -142,6 +143,7 @@ def measure(cell: Cell, setting: str, data: Path, stages: Path, console: Console
         "rounds": {name: [row[name] for row in rounds] for name in _ROUNDS},
         "seconds": made.seconds,
         "key": made.key,
+        "git_revision": git_revision(),
     }
 
 

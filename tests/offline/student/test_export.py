@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -5,7 +6,7 @@ import onnxruntime
 import pytest
 import torch
 
-from offline.student.export import export_onnx
+from offline.student.export import TOLERANCE, export_onnx
 from offline.student.model import (
     ShapeConfig,
     Student,
@@ -108,9 +109,11 @@ def test_an_export_that_differs_is_refused(tmp_path: Path) -> None:
 
     torch.manual_seed(0)
     model = Unmasked(StudentShape(120, 70, 5, SIZES))
-    told = r"differs from torch by \d\.\d+e-0[6-9], and by \d\.\d+e[-+]0[0-3] when a text is alone"
-    with pytest.raises(CorruptArtifact, match=told):
+    with pytest.raises(CorruptArtifact, match="when a text is alone") as raised:
         export_onnx(model, tmp_path / "model.onnx")
+    # As torch has it, but another answer beside others than alone.
+    differs, beside = map(float, re.findall(r"by (\S+?),? (?:and|when)", str(raised.value)))
+    assert differs <= TOLERANCE < beside
 
 
 def test_an_export_of_no_numbers_is_refused(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def test_all_levers_together_give_the_same_weights_again(relevance_weight: float
 
 def test_a_training_that_comes_apart_is_told_with_the_step() -> None:
     config = QUICK.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(InvalidConfig, match=r"came apart at step \d+: its loss is nan"):
+    with pytest.raises(InvalidConfig, match=r"came apart at step \d+: its loss is (nan|inf)"):
         trained(config)
 
 
