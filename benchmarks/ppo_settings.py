@@ -23,10 +23,11 @@ from rich.console import Console
 
 from offline.bench.accuracy import Request
 from offline.bench.cells import Cell
-from offline.bench.prompts import COMPARISON, IMPROVED, STAGE, TUNED
+from offline.bench.prompts import IMPROVED, STAGE, TUNED
 from offline.bench.revision import git_revision
 from offline.bench.variants import BASE
 from offline.pipeline.progress import choose_display
+from offline.teacher.comparison import COMPARISON
 from services.platform.durable_files import replacing
 
 SETTINGS: Mapping[str, Mapping[str, Any]] = {
@@ -119,10 +120,10 @@ def measure(cell: Cell, setting: str, data: Path, stages: Path, console: Console
     )
     console.rule(f"{cell.name} {setting}")
     chain = request.plan(cell, BASE, stages).chain.upto(STAGE)
-    made = chain.run(cell.seed, choose_display(console))[STAGE]
-    folder = chain.directory(made)
-    compared = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
-    lines = (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    done = chain.run(cell.seed, choose_display(console))
+    made = done["ppo"]
+    compared = json.loads((chain.directory(done[STAGE]) / COMPARISON).read_text(encoding="utf-8"))
+    lines = (chain.directory(made) / "log.jsonl").read_text(encoding="utf-8").splitlines()
     log = [json.loads(line) for line in lines]
     rounds = [row for row in log if "kl" in row]
     return {

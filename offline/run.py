@@ -15,7 +15,7 @@ from offline.pipeline.chain import Chain, Step, run_lock
 from offline.pipeline.engines import engine_of
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
-from offline.pipeline.release_stages import BESIDE, STAGES
+from offline.pipeline.release_stages import STAGES, beside
 from offline.report.evaluation import OURS
 from offline.report.page import write_page
 from offline.report.summary import FinishedRun, summarise
@@ -173,7 +173,7 @@ class TaskRun:
             root=self.directory / "stages",
             sections=sections,
             outside=outside_hashes(self.config, STAGES),
-            beside=BESIDE,
+            beside=beside(self.config),
             processes=self.config.processes,
         )
         if upto is None:

@@ -13,8 +13,8 @@ from offline.bench.choices import CHOICES, RIGHT, Compared, right_choices
 from offline.bench.finished_cell import FinishedCell
 from offline.bench.measuring import Measured, measure
 from offline.bench.plan import CellPlan, plan_cell
-from offline.bench.prompts import COMPARISON, PromptResults, PromptRow
 from offline.bench.prompts import STAGE as PROMPTS_STAGE
+from offline.bench.prompts import PromptResults, PromptRow
 from offline.bench.results import Results, Row
 from offline.bench.revision import git_revision
 from offline.bench.systems import STATIC_STAGE, SYSTEMS, System, static_is_installed
@@ -24,6 +24,7 @@ from offline.pipeline.chain import run_lock
 from offline.pipeline.progress import ProgressDisplay, choose_display
 from offline.report.evaluation import OURS
 from offline.report.summary import FinishedRun
+from offline.teacher.comparison import COMPARISON
 from services.platform.errors import InvalidConfig, InvalidData
 
 log = structlog.get_logger(__name__)

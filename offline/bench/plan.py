@@ -19,7 +19,7 @@ from offline.pipeline.chain import Chain, as_json
 from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import hash_json
 from offline.pipeline.outside import model_hash, outside_hashes
-from offline.pipeline.release_stages import BESIDE, STAGES
+from offline.pipeline.release_stages import STAGES, beside
 from offline.pipeline.stage import Stage
 from services.platform.errors import InvalidConfig
 
@@ -87,9 +87,12 @@ class CellPlan:
         return [stage.name for stage in needed(self.chain.stages, system.stages)]
 
     def only(self, systems: Sequence[System]) -> Chain:
-        """The stages that these systems need."""
+        """The stages that these systems need, and the comparison of prompts where PPO is among them."""
         targets = {stage for system in systems for stage in system.stages}
-        return replace(self.chain, stages=needed(self.chain.stages, targets))
+        stages = needed(self.chain.stages, targets)
+        if self.variant == BASE and "ppo" in {stage.name for stage in stages}:
+            stages = needed(self.chain.stages, targets | {prompts.STAGE})
+        return replace(self.chain, stages=stages)
 
     def _measuring(self, system: System) -> str:
         parts: dict[str, Any] = {
@@ -156,7 +159,7 @@ def plan_cell(
         root=stages,
         sections=sections,
         outside=outside_hashes(config, every),
-        beside=BESIDE | {distilled_on_unlabelled.NAME},
+        beside=beside(config) | {distilled_on_unlabelled.NAME},
         processes=config.processes,
     )
     return CellPlan(cell, variant, config, chain, _static_chain(config, stages), task.choices)

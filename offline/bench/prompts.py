@@ -15,11 +15,8 @@ from services.platform.durable_files import replacing
 from services.platform.errors import CorruptArtifact
 
 PROMPTS = "prompts.json"
-STAGE = "ppo"
+STAGE = "comparison"
 """The stage that compares them."""
-
-COMPARISON = "comparison.json"
-"""Its file."""
 
 TUNED, IMPROVED = "tuned_prompt", "ppo"
 _WITHOUT_PPO = f"{OURS}/no_ppo"

@@ -15,7 +15,7 @@ ORIGINS = ("generated", "unlabelled", "train")
 
 _OVERRIDES = {
     # The samples are then those of the tuned prompt, which the run with PPO has compared.
-    "no_ppo": ("ppo.steps=0", "ppo.comparison_samples=2"),
+    "no_ppo": ("ppo.steps=0",),
     "no_retrieval_loss": (
         "student.retrieval.relevance_weight=0",
         "student.retrieval.answer_weight=0",

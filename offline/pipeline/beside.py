@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import connection, get_context, parent_process
@@ -37,23 +37,40 @@ class Job:
     engine: Engine
 
 
-def run_beside(jobs: Sequence[Job], reports: Mapping[str, Report]) -> dict[str, StageManifest]:
-    """Run all jobs at once; the manifests by stage.
+class Processes:
+    """Stages at work, each in a process of its own."""
 
-    Args:
-        jobs: of different stages, none of which reads another's result.
-        reports: by stage, called here as its work goes on.
+    def __init__(self, limit: int) -> None:
+        # Not forked: threads of OpenMP do not survive that.
+        self._context = get_context("spawn")
+        self._threads = max(1, len(os.sched_getaffinity(0)) // limit)
+        self._running: dict[_Channel, tuple[str, BaseProcess, Report]] = {}
 
-    Raises:
-        RetriktError: the first that a stage raises, or a process that was killed; the others are stopped.
-    """
-    found: dict[str, StageManifest] = {}
-    threads = max(1, len(os.sched_getaffinity(0)) // len(jobs))
-    with _processes(jobs, threads) as running:
-        while running:
-            ready = connection.wait(list(running))
-            for channel in [channel for channel in running if channel in ready]:
-                name, process = running[channel]
+    @property
+    def names(self) -> list[str]:
+        """Of the stages at work."""
+        return [name for name, _, _ in self._running.values()]
+
+    def start(self, job: Job, report: Report) -> None:
+        """Begin a stage that reads none of the others' results; `report` is called in `wait`."""
+        ours, theirs = self._context.Pipe(duplex=False)
+        name = job.plan.stage.name
+        process = self._context.Process(target=_work, args=(job, self._threads, theirs), name=name)
+        process.start()
+        # The other end is the process's alone: its death then ends what is read here.
+        theirs.close()
+        self._running[ours] = (name, process, report)
+
+    def wait(self) -> StageManifest:
+        """Until a stage has finished.
+
+        Raises:
+            RetriktError: the first that a stage raises, or a process that was killed.
+        """
+        while True:
+            ready = connection.wait(list(self._running))
+            for channel in [channel for channel in self._running if channel in ready]:
+                name, process, report = self._running[channel]
                 try:
                     kind, content = channel.recv()
                 except EOFError:
@@ -64,42 +81,30 @@ def run_beside(jobs: Sequence[Job], reports: Mapping[str, Report]) -> dict[str, 
                         "at a time.",
                     ) from None
                 if kind == "report":
-                    reports[name](*content)
+                    report(*content)
                 elif kind == "failed":
                     raise content
                 else:
-                    found[name] = StageManifest.model_validate_json(content)
                     process.join()
-                    del running[channel]
-    return found
+                    del self._running[channel]
+                    return StageManifest.model_validate_json(content)
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for _, process, _ in self._running.values():
+            process.terminate()
+        for _, process, _ in self._running.values():
+            process.join()
 
 
 @contextmanager
-def _processes(
-    jobs: Sequence[Job], threads: int
-) -> Iterator[dict[_Channel, tuple[str, BaseProcess]]]:
-    # Not forked: threads of OpenMP do not survive that.
-    context = get_context("spawn")
-    running: dict[_Channel, tuple[str, BaseProcess]] = {}
-    started: list[BaseProcess] = []
+def processes(limit: int) -> Iterator[Processes]:
+    """At most `limit` stages at the same time, which share this process's cores; none outlives the block."""
+    running = Processes(limit)
     try:
-        for job in jobs:
-            ours, theirs = context.Pipe(duplex=False)
-            name = job.plan.stage.name
-            process: BaseProcess = context.Process(
-                target=_work, args=(job, threads, theirs), name=name
-            )
-            process.start()
-            # The other end is the process's alone: its death then ends what is read here.
-            theirs.close()
-            started.append(process)
-            running[ours] = (name, process)
         yield running
     finally:
-        for process in started:
-            process.terminate()
-        for process in started:
-            process.join()
+        running.stop()
 
 
 def _work(job: Job, threads: int, channel: _Channel) -> None:

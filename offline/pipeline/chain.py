@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 from filelock import FileLock, Timeout
 
-from offline.pipeline.beside import Job, run_beside
+from offline.pipeline.beside import Job, Processes, processes
 from offline.pipeline.code_hash import code_hash
 from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
@@ -42,7 +42,8 @@ class Chain:
         sections: configuration section by name.
         outside: hashes of what is outside the tree of stages, by the stage that reads it and a name; see
             `offline.pipeline.outside`.
-        beside: names of stages that are worth running at the same time, where none reads another's result.
+        beside: names of stages that may run at the same time, where none reads another's result; the others run
+            alone.
         processes: how many stages run at the same time, at most.
         engine: where shards are done.
     """
@@ -94,36 +95,53 @@ class Chain:
         """Run what has not run; the manifest of every stage, by name."""
         done: dict[str, StageManifest] = {}
         waiting = list(self.stages)
-        while waiting:
-            group = self._group(waiting, done)
-            waiting = [stage for stage in waiting if stage not in group]
-            jobs = []
-            for stage in group:
-                plan = self._plan(stage, seed, done)
-                manifest = plan.finished()
-                if manifest is None:
-                    inputs = {name: self.directory(done[name]) for name in stage.inputs}
-                    settings = self.sections[stage.section]
-                    jobs.append(Job(plan, settings, inputs, self.engine))
+        ready: list[Job] = []
+        with display.working() as begin, processes(self.processes) as beside:
+            while waiting or ready or beside.names:
+                for stage in [stage for stage in waiting if done.keys() >= {*stage.inputs}]:
+                    waiting.remove(stage)
+                    plan = self._plan(stage, seed, done)
+                    reused = plan.finished()
+                    if reused is None:
+                        ready.append(self._job(plan, done))
+                    else:
+                        display.reused(stage.name, reused.key)
+                        done[stage.name] = reused
+                        break
                 else:
-                    display.reused(stage.name, manifest.key)
-                    done[stage.name] = manifest
-            for manifest in _run(jobs, display):
-                display.finished(manifest.stage, manifest.seconds, manifest.metrics)
-                done[manifest.stage] = manifest
+                    job = self._next(ready, beside)
+                    if job is None:
+                        manifest = beside.wait()
+                    else:
+                        alone = not self._has_company(job, ready, beside)
+                        ready.remove(job)
+                        report = begin(job.plan.stage.name)
+                        if not alone:
+                            beside.start(job, report)
+                            continue
+                        manifest = run_stage(job.plan, job.settings, job.inputs, report, job.engine)
+                    display.finished(manifest.stage, manifest.seconds, manifest.metrics)
+                    done[manifest.stage] = manifest
         return done
 
-    def _group(self, waiting: Sequence[Stage], done: Mapping[str, StageManifest]) -> list[Stage]:
-        """The next stage, and those that run beside it."""
-        first, *others = waiting
-        if first.name not in self.beside:
-            return [first]
-        ready = [
-            stage
-            for stage in others
-            if stage.name in self.beside and done.keys() >= {*stage.inputs}
-        ]
-        return [first, *ready][: self.processes]
+    def _job(self, plan: Plan, done: Mapping[str, StageManifest]) -> Job:
+        inputs = {name: self.directory(done[name]) for name in plan.stage.inputs}
+        return Job(plan, self.sections[plan.stage.section], inputs, self.engine)
+
+    def _next(self, ready: Sequence[Job], beside: Processes) -> Job | None:
+        """What can begin now; None where a stage that runs has to end first."""
+        if not beside.names:
+            return ready[0]
+        if len(beside.names) == self.processes:
+            return None
+        return next((job for job in ready if job.plan.stage.name in self.beside), None)
+
+    def _has_company(self, job: Job, ready: Sequence[Job], beside: Processes) -> bool:
+        """Whether others run beside it, or may begin to: alone it needs no process of its own."""
+        if job.plan.stage.name not in self.beside or self.processes == 1:
+            return False
+        others = [other for other in ready if other.plan.stage.name in self.beside]
+        return bool(beside.names) or len(others) > 1
 
     def directory(self, manifest: StageManifest) -> Path:
         return self.root / manifest.stage / manifest.key
@@ -138,18 +156,6 @@ class Chain:
             code=code_hash(stage.module),
             outside=self.outside.get(stage.name, {}),
         )
-
-
-def _run(jobs: Sequence[Job], display: ProgressDisplay) -> list[StageManifest]:
-    if not jobs:
-        return []
-    names = [job.plan.stage.name for job in jobs]
-    with display.stages(names) as reports:
-        if len(jobs) > 1:
-            found = run_beside(jobs, reports)
-            return [found[name] for name in names]
-        (job,) = jobs
-        return [run_stage(job.plan, job.settings, job.inputs, reports[names[0]], job.engine)]
 
 
 def as_json(section: Any) -> Any:

@@ -56,8 +56,8 @@ def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, di
         for model_stage in ("labeller", "generator"):
             if model_stage in stage.inputs:
                 found[stage.name].update(named[model_stage])
-    if "ppo" in found:
-        found["ppo"].update(module_hashes(config.ppo.reward.modules))
+        if stage.section == "ppo":
+            found[stage.name].update(module_hashes(config.ppo.reward.modules))
     return found
 
 

@@ -1,7 +1,7 @@
 """What a run shows: bars with rate and time left on a terminal, JSON log events otherwise."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
@@ -14,6 +14,7 @@ from rich.progress import (
     ProgressColumn,
     SpinnerColumn,
     Task,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -30,8 +31,8 @@ class ProgressDisplay(Protocol):
 
     def reused(self, stage: str, key: str) -> None: ...
 
-    def stages(self, names: Sequence[str]) -> AbstractContextManager[Mapping[str, Report]]:
-        """Stages that begin now; what each calls as its work goes on."""
+    def working(self) -> AbstractContextManager[Callable[[str], Report]]:
+        """While stages run: what begins the one of that name, and gives what it calls as its work goes on."""
         ...
 
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None: ...
@@ -51,16 +52,20 @@ class TerminalDisplay:
 
     def __init__(self, console: Console) -> None:
         self._console = console
+        self._progress: Progress | None = None
+        self._bars: dict[str, TaskID] = {}
 
     def reused(self, stage: str, key: str) -> None:
         self._console.print(f"[green]✓[/] {stage:<13}[dim]unchanged ({key})[/]")
 
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+        if self._progress is not None and stage in self._bars:
+            self._progress.remove_task(self._bars.pop(stage))
         shown = "  ".join(f"{name} {value}" for name, value in _scalars(metrics))
         self._console.print(f"[green]✓[/] {stage:<13}{seconds:7.1f} s  [dim]{shown}[/]")
 
     @contextmanager
-    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
+    def working(self) -> Iterator[Callable[[str], Report]]:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description:<13}"),
@@ -72,11 +77,17 @@ class TerminalDisplay:
             TextColumn("[dim]{task.fields[figures]}"),
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
-            yield {name: self._report(progress, name) for name in names}
+            self._progress = progress
+            try:
+                yield self._begin
+            finally:
+                self._progress = None
+                self._bars.clear()
 
-    @staticmethod
-    def _report(progress: Progress, name: str) -> Report:
-        bar = progress.add_task(name, total=None, figures="")
+    def _begin(self, stage: str) -> Report:
+        progress = self._progress
+        assert progress is not None
+        bar = self._bars[stage] = progress.add_task(stage, total=None, figures="")
 
         def report(done: int, total: int, figures: Mapping[str, float]) -> None:
             shown = "  ".join(f"{name} {value:.3g}" for name, value in figures.items())
@@ -98,12 +109,11 @@ class EventDisplay:
         self._log.info("stage_finished", stage=stage, seconds=seconds, **dict(_scalars(metrics)))
 
     @contextmanager
-    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
-        for name in names:
-            self._log.info("stage_started", stage=name)
-        yield {name: self._report(name) for name in names}
+    def working(self) -> Iterator[Callable[[str], Report]]:
+        yield self._begin
 
-    def _report(self, name: str) -> Report:
+    def _begin(self, name: str) -> Report:
+        self._log.info("stage_started", stage=name)
         told = time.monotonic()
 
         def report(done: int, total: int, figures: Mapping[str, float]) -> None:

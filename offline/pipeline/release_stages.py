@@ -1,5 +1,7 @@
 """The stages that make a release, in order, and what each reads."""
 
+from offline.configs.run import RunConfig
+from offline.pipeline.engine_kind import EngineKind
 from offline.pipeline.stage import Stage
 
 
@@ -15,11 +17,23 @@ STAGES = (
     _stage("ppo", "prepare", "labeller", "generator", "soft_prompt"),
     _stage("generate", "prepare", "generator", "ppo"),
     _stage("knowledge", "prepare", "labeller", "generate"),
+    _stage("comparison", "prepare", "labeller", "generator", "soft_prompt", "ppo", section="ppo"),
     _stage("student", "prepare", "labeller", "knowledge"),
     _stage("baselines", "prepare", "labeller", "knowledge"),
     _stage("index", "knowledge", "student", section="store"),
     _stage("evaluate", "prepare", "labeller", "baselines", "index"),
 )
 
-BESIDE = frozenset({"student", "baselines"})
-"""Stages that run beside each other: one student trains no faster on a second core."""
+_ALWAYS = frozenset({"student", "baselines"})
+_BESIDE_THE_COMPARISON = frozenset({"comparison", "knowledge"})
+
+
+def beside(config: RunConfig) -> frozenset[str]:
+    """Stages that may run at the same time: one student trains no faster on a second core.
+
+    The comparison of prompts holds generator and labeller beside what another stage holds, so that it waits
+    for its turn where either may be large, and so do shards that a cluster works on.
+    """
+    small = config.generator.model is None and config.labeller.kind == "encoder"
+    here = config.engine.kind is EngineKind.PROCESS
+    return _ALWAYS | _BESIDE_THE_COMPARISON if small and here else _ALWAYS

@@ -12,6 +12,7 @@ from offline.pipeline.manifest import StageManifest
 from offline.report.evaluation import BASELINES, OURS, TEACHER, read_outcomes
 from offline.report.intervals import paired_difference
 from offline.stages.index import CANDIDATE
+from offline.teacher.comparison import COMPARISON
 from services.releases.manifest import BUNDLE
 
 MEASURED = ("distinct", "copies", "copies_unlabelled", "label_agreement", "self_bleu")
@@ -53,7 +54,7 @@ def summarise(
         release_seconds: how long publishing took; None where nothing was published.
     """
     evaluations = [run.read("evaluate", "metrics.json") for run in runs]
-    comparisons = [run.read("ppo", "comparison.json") for run in runs]
+    comparisons = [run.read("comparison", COMPARISON) for run in runs]
     knowledge = [run.read("knowledge", "figures.json") for run in runs]
     systems = {
         system: _system([found["systems"][system] for found in evaluations])

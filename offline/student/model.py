@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from offline.configs.section import Section
 from offline.student import serving_operators
+from offline.student.dropout import Dropout
 from offline.student.network import (
     Outputs,
     StudentNetwork,
@@ -151,7 +152,7 @@ class Student(StudentNetwork):
         self.layers = nn.ModuleList(Layer(sizes, dropout) for _ in range(sizes.layers))
         self.norm = nn.LayerNorm(sizes.hidden)
         self.bag_norm = nn.LayerNorm(sizes.embedding)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.query = nn.Linear(sizes.hidden + sizes.embedding, sizes.query, bias=False)
         self.head = nn.Linear(sizes.hidden, shape.labels)
         nn.init.normal_(self.positions.weight, std=0.02)
@@ -207,7 +208,7 @@ class Layer(nn.Module):
         self.feed_forward_norm = nn.LayerNorm(sizes.hidden)
         self.expand = nn.Linear(sizes.hidden, sizes.feed_forward)
         self.contract = nn.Linear(sizes.feed_forward, sizes.hidden)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         """(b, t, hidden) of the same and a mask (b, t), 1 for what may be read."""

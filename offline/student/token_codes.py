@@ -9,14 +9,16 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import KMeans
+from threadpoolctl import threadpool_limits
 
 PARTS_SHARED = 256
 """As many as a byte tells apart."""
 
 _SEED = 0
-_BATCH = 4096
-_ROUNDS = 20
+# Whole passes, from rows drawn at random: nearer to the embeddings than batches from k-means++ come,
+# in a quarter of the time.
+_ROUNDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ class TokenCodes:
 
 
 def quantise(embeddings: NDArray[np.float32], parts: int) -> TokenCodes:
-    """Codes and shared parts by k-means, the same for the same embeddings.
+    """Codes and shared parts by k-means, the same for the same embeddings, whatever the number of processors.
 
     Args:
         embeddings: (tokens, dimensions); of like variance in each part, or the parts with little of it
@@ -55,9 +57,10 @@ def quantise(embeddings: NDArray[np.float32], parts: int) -> TokenCodes:
             books[part, : len(rows)] = rows
             codes[:, part] = np.arange(len(rows))
             continue
-        means = MiniBatchKMeans(
-            PARTS_SHARED, batch_size=_BATCH, max_iter=_ROUNDS, n_init=1, random_state=_SEED
-        ).fit(rows)
+        with threadpool_limits(1):
+            means = KMeans(
+                PARTS_SHARED, init="random", max_iter=_ROUNDS, n_init=1, random_state=_SEED
+            ).fit(rows)
         books[part] = means.cluster_centers_
         codes[:, part] = means.labels_
     return TokenCodes(codes, books)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Annotated
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
+from offline.one_thread import one_thread
 from offline.student.confidence import admitted, confidence_weights, curriculum_places
 from offline.student.items import TrainingItems, numbered
 from offline.student.mined_candidates import MinedCandidates
@@ -110,7 +110,7 @@ def train_student(
         mined = MinedCandidates(texts, embeddings, soft_labels, retrieval)
     log: list[dict[str, float]] = []
     sums: dict[str, float] = {}
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         project = nn.Linear(model.hidden, embeddings.shape[1])
         optimizer = _optimizer(model, project, config)
@@ -157,18 +157,6 @@ def train_student(
                 sums = {}
     model.eval()
     return log
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Products this small gain next to nothing by a second thread, and sums then come out the same
-    whatever the number of processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def padded(sequences: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

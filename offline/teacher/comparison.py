@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offline.pipeline.stage import Report
 from offline.teacher.diversity import copy_share, distinct_share, self_bleu
 from offline.teacher.generator import Generator
 from offline.teacher.rewards import Reward
@@ -13,6 +14,9 @@ from offline.teacher.sampling import SamplingConfig
 from offline.teacher.soft_labels import SoftLabeller, joined
 from offline.teacher.text_memory import LabelledTexts
 from offline.teacher.writing import balanced_labels, write
+
+COMPARISON = "comparison.json"
+"""The file that the figures are written to."""
 
 
 def compare(
@@ -27,6 +31,7 @@ def compare(
     samples: int,
     sampling: SamplingConfig,
     seed: int,
+    report: Report = lambda *_: None,
 ) -> dict[str, dict[str, Any]]:
     """Figures of every prompt, by its name.
 
@@ -43,9 +48,11 @@ def compare(
         samples: of each prompt, the same number of each label.
         sampling: temperature and top-p.
         seed: of the draws, the same for each prompt.
+        report: called with how many prompts are measured.
     """
     figures: dict[str, dict[str, Any]] = {}
-    for name, prompt in prompts.items():
+    for done, (name, prompt) in enumerate(prompts.items()):
+        report(done, len(prompts), {})
         same = next((other for other in figures if _equal(prompts[other], prompt)), None)
         if same is not None:
             figures[name] = dict(figures[same])

@@ -9,14 +9,15 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offline.tasks.prepared import Examples
 from offline.teacher.framing import AFTER_NAME, Framing
 from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig
 from offline.teacher.language_model import attention
+from offline.teacher.likelihood import likelihood
 from offline.teacher.precision import settled
+from offline.teacher.prompted import rounded
 from offline.teacher.warm_start import warm_start
 
 Report = Callable[[int, int, Mapping[str, float]], None]
@@ -128,6 +129,7 @@ def _train(
     )
     model.set_attn_implementation(attention(config.device) or "sdpa")
     low = settled(config.precision, config.device) == "bfloat16"
+    limit = int(model.config.max_position_embeddings)
     cast(torch.nn.Module, model).to(config.device).train()
     done, mean = 0, math.nan
     with torch.random.fork_rng(devices=[]):
@@ -136,20 +138,19 @@ def _train(
             total = tokens = 0.0
             texts = [*labelled, *order.sample(unlabelled, share)]
             for rows in _batches(texts, config.batch_size, order):
-                ids, targets = _tensors(rows, width, end, config.device)
+                ids, targets = _tensors(rows, width, end, limit, config.device)
                 with torch.autocast(config.device.split(":")[0], torch.bfloat16, enabled=low):
                     logits = model(input_ids=ids).logits
-                loss = functional.cross_entropy(
-                    logits[:, :-1].flatten(0, 1).float(),
-                    targets[:, 1:].flatten(),
-                    ignore_index=IGNORED,
-                )
+                said, expected = logits[:, width - 1 : -1], targets[:, width:]
+                counts = expected != IGNORED
+                logprobs, _ = likelihood(said, expected.clamp_min(0))
+                loss = -logprobs[counts].mean()
                 optimizer.zero_grad()
                 loss.backward()  # type: ignore[no-untyped-call]
                 torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
                 optimizer.step()
                 schedule.step()
-                counted = float((targets[:, 1:] != IGNORED).sum())
+                counted = float(counts.sum())
                 total, tokens = total + loss.item() * counted, tokens + counted
                 done += 1
                 report(done, steps, {"loss": loss.item()})
@@ -170,9 +171,11 @@ def _batches(texts: list[list[int]], size: int, order: random.Random) -> Iterato
     yield from batches
 
 
-def _tensors(rows: list[list[int]], width: int, end: int, device: str) -> tuple[Tensor, Tensor]:
-    """Token ids (n, t) and targets (n, t), which leave out the prompt and the padding."""
-    longest = max(map(len, rows))
+def _tensors(
+    rows: list[list[int]], width: int, end: int, limit: int, device: str
+) -> tuple[Tensor, Tensor]:
+    """Token ids (n, t) and targets (n, t), which leave out the prompt and the padding; t is at most `limit`."""
+    longest = min(rounded(max(map(len, rows))), limit)
     ids = torch.full((len(rows), longest), end)
     targets = torch.full((len(rows), longest), IGNORED)
     for row, tokens in enumerate(rows):

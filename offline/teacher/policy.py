@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from offline.teacher.likelihood import likelihood
 from offline.teacher.prompted import PromptedModel
 
 
@@ -54,11 +55,14 @@ def assess(
 
     With `checkpointing` the gradient's memory is that of one layer; see `PromptedModel.score`.
     """
-    scored = model.score(prompts, labels, ids, checkpointing=checkpointing)
-    distribution = torch.log_softmax(scored.logits / temperature, dim=-1)
-    logprobs = distribution.gather(-1, ids.unsqueeze(-1)).squeeze(-1)
-    entropy = -(distribution.exp() * distribution).sum(-1)
-    return Assessed(logprobs, entropy, scored.hidden)
+    parts, first = [], 0
+    for scored in model.score_parts(prompts, labels, ids, checkpointing=checkpointing):
+        last = first + scored.logits.shape[1]
+        said = likelihood(scored.logits, ids[:, first:last], temperature)
+        parts.append((*said, scored.hidden))
+        first = last
+    logprobs, entropy, hidden = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+    return Assessed(logprobs, entropy, hidden)
 
 
 def by_length(lengths: Tensor, size: int) -> Iterator[Tensor]:

@@ -21,6 +21,7 @@ from offline.teacher.generator import Generator
 from offline.teacher.policy import ValueHead, assess, by_length, policy_loss, value_loss
 from offline.teacher.ppo_checkpoint import Checkpoint
 from offline.teacher.ppo_config import PPOConfig
+from offline.teacher.prompted import rounded
 from offline.teacher.rewards import Reward, Rewarded
 from offline.teacher.sampling import SamplingConfig
 from offline.teacher.soft_labels import joined
@@ -44,7 +45,7 @@ class Round:
 
     def rows(self, rows: Tensor) -> "Round":
         """Some of the samples, cut to the longest of them."""
-        longest = int(self.lengths[rows].max())
+        longest = rounded(int(self.lengths[rows].max()))
         parts = [getattr(self, field.name)[rows] for field in fields(self)]
         return Round(*(part[:, :longest] if part.dim() > 1 else part for part in parts))
 
@@ -202,7 +203,7 @@ class Trainer:
             torch.zeros_like(sampled.logprobs) for _ in range(4)
         )
         for rows in by_length(sampled.lengths, config.chunk_size):
-            longest = int(sampled.lengths[rows].max())
+            longest = rounded(int(sampled.lengths[rows].max()))
             part = ids[rows, :longest]
             temperature = config.sampling.temperature
             now = assess(model, self.prompt(), labels[rows], part, temperature)

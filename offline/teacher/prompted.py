@@ -1,7 +1,7 @@
 """A frozen language model behind prompts: scoring given texts and continuing them token by token."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
@@ -19,8 +19,8 @@ class Scored:
     """What a model says of given texts.
 
     Attributes:
-        logits: (n, t, vocabulary) float32, of the token at each place given the prompt and the
-            tokens before it.
+        logits: (n, t, vocabulary), of the token at each place given the prompt and the tokens before
+            it; float32 from `score`, elsewhere in the model's own number format.
         hidden: (n, t, d) float32, the last layer where that token is predicted.
     """
 
@@ -52,6 +52,15 @@ class Context:
             for layer in [] if cache is None else cache.layers:
                 keys = getattr(layer, "keys", None)
                 layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
+
+
+def rounded(length: int, step: int = 8) -> int:
+    """A length up to the next multiple of `step`.
+
+    Matrix products of a shape that has not been seen are prepared first, on a processor for longer than
+    they take (oneDNN compiles a kernel for each): shapes that come again are worth some padding.
+    """
+    return -(-length // step) * step
 
 
 class PromptedModel(ABC):
@@ -122,19 +131,28 @@ class PromptedModel(ABC):
             checkpointing: keep each layer's inputs alone and compute the layer again for the gradient
                 (Chen et al. 2016), which trades a third more time for most of the memory.
         """
+        parts = list(self.score_parts(prompts, rows, ids, checkpointing=checkpointing))
+        return Scored(
+            torch.cat([part.logits for part in parts], dim=1).float(),
+            torch.cat([part.hidden for part in parts], dim=1),
+        )
+
+    def score_parts(
+        self, prompts: Tensor, rows: Tensor, ids: Tensor, *, checkpointing: bool = False
+    ) -> Iterator[Scored]:
+        """What `score` gives, for consecutive places: logits are too large to be put together for nothing."""
         if checkpointing:
             with checkpointed_layers(self.model) if torch.is_grad_enabled() else nullcontext():
-                return self.read_whole(prompts, rows, ids[:, :-1], hidden=True)
+                scored = self.read_whole(prompts, rows, ids[:, :-1], hidden=True)
+            yield Scored(scored.logits, scored.hidden.float())
+            return
         used, rows = torch.unique(rows, return_inverse=True)
         context, first = self.open(prompts[used], hidden=True)
-        logits = first.logits.index_select(0, rows)
-        hidden = first.hidden.index_select(0, rows)
+        yield Scored(first.logits.index_select(0, rows), first.hidden.index_select(0, rows).float())
         if ids.shape[1] > 1:
             context.select(rows)
             rest = self.read(ids[:, :-1], context, hidden=True)
-            logits = torch.cat([logits, rest.logits], dim=1)
-            hidden = torch.cat([hidden, rest.hidden], dim=1)
-        return Scored(logits.float(), hidden.float())
+            yield Scored(rest.logits, rest.hidden.float())
 
 
 class PromptedCausal(PromptedModel):

@@ -8,10 +8,13 @@ from pydantic import Field
 from torch import Tensor
 
 from offline.configs.section import Section
-from offline.teacher.prompted import Continuation, PromptedModel
+from offline.teacher.likelihood import slices
+from offline.teacher.prompted import Continuation, PromptedModel, rounded
 
 # Rows that have ended are dropped when they make up this share: copying the cache costs something too.
 _ENDED_SHARE = 0.2
+# They are kept in numbers that come again; see `rounded`.
+_ROWS = 16
 
 
 class SamplingConfig(Section):
@@ -99,12 +102,15 @@ def sample(
         ended = ended | stopped
         if bool(ended.all()) or place + 1 == max_tokens:
             break
-        if int(ended.sum()) >= _ENDED_SHARE * len(alive):
-            kept = (~ended).nonzero().squeeze(1)
+        going_on = len(alive) - int(ended.sum())
+        if going_on <= (1 - _ENDED_SHARE) * len(alive):
+            # Some that have ended fill the count up.
+            order = ended.to(torch.uint8).argsort(stable=True)
+            kept = order[: rounded(going_on, _ROWS)]
             texts.keep(kept)
             alive, tokens, ended = alive[kept], tokens[kept], ended[kept]
         texts.append(tokens)
-    longest = int(lengths.max())
+    longest = min(rounded(int(lengths.max())), max_tokens)
     return Sampled(ids[:, :longest], logprobs[:, :longest], lengths, complete)
 
 
@@ -121,6 +127,14 @@ def draw(
     if temperature == 0:
         best = logits.argmax(dim=-1)
         return best, torch.zeros_like(uniform)
+    parts = [_draw(logits[rows], uniform[rows], temperature, top_p) for rows in slices(logits)]
+    tokens, logprobs = (torch.cat(part) for part in zip(*parts, strict=True))
+    return tokens, logprobs
+
+
+def _draw(
+    logits: Tensor, uniform: Tensor, temperature: float, top_p: float
+) -> tuple[Tensor, Tensor]:
     logprobs = torch.log_softmax(logits / temperature, dim=-1)
     if top_p < 1:
         logprobs = _nucleus(logprobs, top_p)

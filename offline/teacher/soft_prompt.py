@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from offline.configs.section import Section
 from offline.teacher.generator import Generator
+from offline.teacher.policy import assess
 from offline.teacher.prompted import PromptedModel
 from offline.teacher.run_log import Log
 
@@ -228,9 +228,8 @@ def _loss(
     ids, mask = padded([texts[row] for row in rows], generator.framing.end)
     ids, mask = ids.to(model.device), mask.to(model.device)
     behind = torch.tensor([labels[row] for row in rows], device=model.device)
-    logits = model.score(prompts, behind, ids, checkpointing=checkpointing).logits
-    loss = functional.cross_entropy(logits[mask], ids[mask], reduction="sum")
-    return loss, int(mask.sum())
+    seen = assess(model, prompts, behind, ids, 1.0, checkpointing=checkpointing)
+    return -seen.logprobs[mask].sum(), int(mask.sum())
 
 
 @torch.no_grad()

@@ -88,6 +88,8 @@ def _kept_tokens(
         for token, index in vocabulary.items()
         if len(token.removeprefix("##")) == 1 and token.isascii()
     )
+    if len(used) >= size:
+        return sorted(used)
     table = torch.nn.functional.normalize(_embeddings(encoder), dim=1)
     rows = torch.tensor(sorted(used))
     similarity = torch.full((len(table),), -1.0)
@@ -104,7 +106,7 @@ def _kept_tokens(
     similarity[~eligible] = -2.0
     similarity[rows] = 2.0
     order = torch.argsort(similarity, descending=True, stable=True)
-    return sorted(order[: max(size, len(used))].tolist())
+    return sorted(order[:size].tolist())
 
 
 def _embeddings(encoder: PreTrainedModel) -> Tensor:

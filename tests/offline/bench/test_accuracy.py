@@ -80,7 +80,7 @@ def test_the_table_and_the_picture_name_every_system(out: Path) -> None:
 def test_the_prompts_of_a_cell_are_kept_and_in_the_table(out: Path) -> None:
     found = json.loads((out / "prompts.json").read_text())["rows"]
     assert [row["prompt"] for row in found] == ["name_prefix", "tuned_prompt", "ppo"]
-    stage = next((out / "stages" / "ppo").iterdir())
+    stage = next((out / "stages" / "comparison").iterdir())
     compared = json.loads((stage / "comparison.json").read_text())
     for row in found:
         assert row["self_bleu"] == compared[row["prompt"]]["self_bleu"]

@@ -5,8 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,35 +20,34 @@ from services.platform.errors import InvalidData, RetriktError
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 
-from toy_stages import Count, forked_chain  # noqa: E402
+from toy_stages import Count, forked_chain, wide_chain  # noqa: E402
 
 
 class Told:
     """A display that keeps what it is told."""
 
     def __init__(self, when_told: Callable[[str], None] = lambda _: None) -> None:
-        self.groups: list[list[str]] = []
+        self.events: list[str] = []
         self.reports: list[tuple[str, int, int]] = []
         self._when_told = when_told
 
     def reused(self, stage: str, key: str) -> None:
-        self.groups.append([f"{stage} kept"])
+        self.events.append(f"{stage} kept")
 
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
-        pass
+        self.events.append(f"{stage} ends")
 
-    @contextmanager
-    def stages(self, names: Sequence[str]) -> Iterator[Mapping[str, Report]]:
-        self.groups.append(list(names))
+    def working(self) -> AbstractContextManager[Callable[[str], Report]]:
+        return nullcontext(self._begin)
 
-        def report_of(name: str) -> Report:
-            def report(done: int, total: int, _: Mapping[str, float]) -> None:
-                self.reports.append((name, done, total))
-                self._when_told(name)
+    def _begin(self, name: str) -> Report:
+        self.events.append(f"{name} begins")
 
-            return report
+        def report(done: int, total: int, _: Mapping[str, float]) -> None:
+            self.reports.append((name, done, total))
+            self._when_told(name)
 
-        yield {name: report_of(name) for name in names}
+        return report
 
 
 @pytest.fixture(autouse=True)
@@ -71,13 +70,50 @@ def test_results_are_those_of_one_process_and_both_tell_how_far_they_are(tmp_pat
     forked_chain(tmp_path / "1", Count(5), Count(7), processes=1).run(3, alone)
     forked_chain(tmp_path / "2", Count(5), Count(7)).run(3, together)
     assert results(tmp_path / "2") == results(tmp_path / "1")
-    assert alone.groups == [["first"], ["left"], ["right"], ["last"]]
-    assert together.groups == [["first"], ["left", "right"], ["last"]]
+    assert alone.events == [
+        f"{stage} {what}"
+        for stage in ("first", "left", "right", "last")
+        for what in ("begins", "ends")
+    ]
+    assert together.events[:4] == ["first begins", "first ends", "left begins", "right begins"]
+    assert together.events[-2:] == ["last begins", "last ends"]
     assert ("left", 5, 5) in together.reports
     assert ("right", 7, 7) in together.reports
     again = Told()
     forked_chain(tmp_path / "2", Count(6), Count(7)).run(3, again)
-    assert again.groups == [["first kept"], ["right kept"], ["left"], ["last"]]
+    assert again.events == [
+        "first kept", "right kept", "left begins", "left ends", "last begins", "last ends",
+    ]  # fmt: skip
+
+
+def test_what_can_begin_does_not_wait_for_what_runs_beside_it(tmp_path: Path) -> None:
+    told = Told()
+    wide_chain(tmp_path, long=Count(40, pause=0.1), short=Count(2)).run(0, told)
+    assert told.events.index("after_short begins") < told.events.index("long ends")
+    # It is not among those that may run beside others.
+    assert told.events.index("long ends") < told.events.index("alone begins")
+    assert set(results(tmp_path)) == {"first", "long", "short", "after_short", "alone"}
+
+
+def test_no_more_run_at_the_same_time_than_there_may_be(tmp_path: Path) -> None:
+    running = most = 0
+
+    class Counting(Told):
+        def _begin(self, name: str) -> Report:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            return super()._begin(name)
+
+        def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+            nonlocal running
+            running -= 1
+
+    wide_chain(tmp_path, long=Count(3), short=Count(2), processes=3).run(0, Counting())
+    assert most == 2
+    most = 0
+    wide_chain(tmp_path / "one", long=Count(3), short=Count(2), processes=1).run(0, Counting())
+    assert most == 1
 
 
 def test_an_error_is_raised_as_it_was_and_the_other_stage_is_stopped(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def test_new_weights_in_a_labeller_s_directory_redo_every_stage_that_opens_it(
     before = hashes(config)
     assert hashes(config) == before
     model(tmp_path / "encoder", b"other weights")
-    opened = {"labeller", "ppo", "knowledge", "student", "baselines", "evaluate"}
+    opened = {"labeller", "ppo", "comparison", "knowledge", "student", "baselines", "evaluate"}
     assert changed_by(before, hashes(config)) == opened
 
 
@@ -55,7 +55,7 @@ def test_new_weights_of_a_labeller_of_any_kind_are_seen(tmp_path: Path, kind: st
     before = hashes(config)
     assert before["labeller"].keys() == {"labeller.encoder.model", f"labeller.{kind}.model"}
     model(tmp_path / kind, b"other weights")
-    opened = {"labeller", "ppo", "knowledge", "student", "baselines", "evaluate"}
+    opened = {"labeller", "ppo", "comparison", "knowledge", "student", "baselines", "evaluate"}
     assert changed_by(before, hashes(config)) == opened
 
 
@@ -78,7 +78,7 @@ def test_new_weights_in_a_generator_s_directory_redo_every_stage_that_opens_it(
     config = load_run_config("helpdesk", [f"generator.model={model(tmp_path / 'lm')}"])
     before = hashes(config)
     model(tmp_path / "lm", b"other weights")
-    opened = {"generator", "soft_prompt", "ppo", "generate"}
+    opened = {"generator", "soft_prompt", "ppo", "comparison", "generate"}
     assert changed_by(before, hashes(config)) == opened
 
 
@@ -110,10 +110,10 @@ def test_a_model_directory_that_is_not_there_is_left_to_the_stage(tmp_path: Path
     assert hashes(config)["generator"] == {"generator.model": "absent"}
 
 
-def test_a_reward_of_the_user_s_own_is_part_of_ppo_alone() -> None:
+def test_a_reward_of_the_user_s_own_is_part_of_ppo_and_of_the_comparison_alone() -> None:
     plain = load_run_config("helpdesk")
     named = load_run_config("helpdesk", ["ppo.reward.modules=[no_such_rewards]"])
-    assert changed_by(hashes(plain), hashes(named)) == {"ppo"}
+    assert changed_by(hashes(plain), hashes(named)) == {"ppo", "comparison"}
     assert hashes(named)["ppo"]["ppo.reward.modules.no_such_rewards"] == "absent"
 
 

@@ -61,6 +61,24 @@ def forked_chain(root: Path, left: Count, right: Count, processes: int = 2) -> C
     )
 
 
+def wide_chain(root: Path, long: Count, short: Count, processes: int = 2) -> Chain:
+    """Two stages that may run beside each other, one that follows the second of them, and one that may not."""
+    return Chain(
+        stages=(
+            Stage("first", "toy_stages", (), "first"),
+            Stage("long", "toy_stages", ("first",), "long"),
+            Stage("short", "toy_stages", ("first",), "short"),
+            Stage("after_short", "toy_stages", ("short",), "short"),
+            Stage("alone", "toy_stages", ("short",), "short"),
+        ),
+        root=root,
+        sections={"first": Count(), "long": long, "short": short},
+        outside={},
+        beside={"long", "short", "after_short"},
+        processes=processes,
+    )
+
+
 if __name__ == "__main__":
     from offline.pipeline.progress import EventDisplay
 

@@ -37,7 +37,7 @@ def finished(root: Path, seed: int, *, right: int, generated: dict[str, float]) 
     predictions = root / "evaluate" / f"key{seed}" / "predictions.parquet"
     write_predictions(predictions, {system: answers(n) for system, n in hits.items()}, gold)
     prompts = ("name_prefix", "tuned_prompt", "ppo")
-    write("ppo", "comparison.json", dict.fromkeys(prompts, COMPARED))
+    write("comparison", "comparison.json", dict.fromkeys(prompts, COMPARED))
     write("knowledge", "figures.json", {"items": 20, "written": 8, **generated})
     manifests = {
         stage.name: StageManifest(

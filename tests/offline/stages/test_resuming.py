@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -85,8 +85,8 @@ class Recorder:
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
         pass
 
-    def stages(self, names: Sequence[str]) -> AbstractContextManager[Mapping[str, Report]]:
-        return nullcontext({name: self._report(name) for name in names})
+    def working(self) -> AbstractContextManager[Callable[[str], Report]]:
+        return nullcontext(self._report)
 
     def _report(self, stage: str) -> Report:
         def report(done: int, total: int, figures: Mapping[str, float]) -> None:

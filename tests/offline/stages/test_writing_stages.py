@@ -13,7 +13,7 @@ import pytest
 
 from offline.pipeline.manifest import hash_files
 from offline.pipeline.stage import StageContext
-from offline.stages import generate, generator, labeller, ppo, soft_prompt
+from offline.stages import comparison, generate, generator, labeller, ppo, soft_prompt
 from offline.tasks.examples import SCHEMA, write_examples
 from offline.teacher.generation import GenerateConfig
 from offline.teacher.generator import GeneratorConfig, load_generator
@@ -79,6 +79,7 @@ def run_all(root: Path, model: Path | None, *, pair: bool = False, seed: int = 0
         ),
         "soft_prompt": (soft_prompt, SoftPromptConfig(epochs=2)),
         "ppo": (ppo, QUICK),
+        "comparison": (comparison, QUICK),
         "generate": (generate, GenerateConfig(samples=40, shard_size=16)),
     }
     for name, (stage, config) in sections.items():
@@ -101,9 +102,9 @@ def test_any_model_goes_the_whole_way(
     assert not (done["generator"] / "model").exists(), "a named model is not copied"
     assert {path.name for path in done["ppo"].iterdir()} == {
         "adapter_model.safetensors", "adapter_config.json", "labels.json", "log.jsonl",
-        "comparison.json", "events.out.tfevents.retrikt",
+        "events.out.tfevents.retrikt",
     }  # fmt: skip
-    compared = json.loads((done["ppo"] / "comparison.json").read_text())
+    compared = json.loads((done["comparison"] / "comparison.json").read_text())
     assert list(compared) == ["name_prefix", "tuned_prompt", "ppo"]
     for figures in compared.values():
         assert set(figures) >= {
@@ -140,7 +141,7 @@ def test_the_same_inputs_and_seed_write_the_same_bytes(tmp_path: Path) -> None:
         run_all(tmp_path / name, None, seed=seed)
         for name, seed in (("first", 0), ("again", 0), ("other", 1))
     )
-    for stage in ("generator", "soft_prompt", "ppo", "generate"):
+    for stage in ("generator", "soft_prompt", "ppo", "comparison", "generate"):
         assert hash_files(first[stage]) == hash_files(again[stage]), stage
         assert hash_files(first[stage]) != hash_files(other[stage]), stage
 
