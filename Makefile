@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 TASK_DIR ?= runs/helpdesk
+# Tests at the same time, each with one thread of torch; a file's tests stay together, since they share what they made.
+TEST_WORKERS ?= 2
 
 .PHONY: quickstart serve test lint types contracts clean
 
@@ -15,7 +17,7 @@ serve: $(VENV)/.installed
 	$(BIN)/retrikt serve --task-dir $(TASK_DIR) --port $(PORT)
 
 test: lint types contracts
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n $(TEST_WORKERS) --dist loadscope
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

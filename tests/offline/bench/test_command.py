@@ -40,7 +40,7 @@ def test_ablations_are_overrides_under_a_name_of_their_own() -> None:
         "retrikt/k=8",
         "retrikt/store=1000",
     ]
-    assert found[0].overrides == ("ppo.steps=0", "ppo.comparison_samples=2")
+    assert found[0].overrides == ("ppo.steps=0",)
     assert found[2].k == 8
     assert found[3].store_items == 1000
     assert [variant_of(variant.name) for variant in found] == found
