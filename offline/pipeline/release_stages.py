@@ -24,7 +24,7 @@ STAGES = (
     _stage("evaluate", "prepare", "labeller", "baselines", "index"),
 )
 
-_ALWAYS = frozenset({"student", "baselines"})
+_ALWAYS = frozenset({"student", "baselines", "index"})
 _BESIDE_THE_COMPARISON = frozenset({"comparison", "knowledge"})
 
 

@@ -231,6 +231,7 @@ def _optimizer(
             for group in groups
         ],
         betas=(0.9, 0.98),
+        fused=True,
     )
 
 
