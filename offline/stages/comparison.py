@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from offline.one_thread import one_thread
 from offline.pipeline.stage import StageContext
+from offline.processor import one_thread
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.comparison import COMPARISON, compare
 from offline.teacher.generator import SHARED_TOKENS, load_generator

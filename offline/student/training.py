@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
-from offline.one_thread import one_thread
+from offline.processor import one_thread
 from offline.student.confidence import admitted, confidence_weights, curriculum_places
 from offline.student.items import TrainingItems, numbered
 from offline.student.mined_candidates import MinedCandidates

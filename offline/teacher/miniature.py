@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from offline.processor import rounded
 from offline.tasks.prepared import Examples
 from offline.teacher.framing import AFTER_NAME, Framing
 from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig
 from offline.teacher.language_model import attention
 from offline.teacher.likelihood import likelihood
 from offline.teacher.precision import settled
-from offline.teacher.prompted import rounded
 from offline.teacher.warm_start import warm_start
 
 Report = Callable[[int, int, Mapping[str, float]], None]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
+from offline.processor import rounded
 from offline.teacher.advantages import (
     KLController,
     LabelBaselines,
@@ -21,7 +22,6 @@ from offline.teacher.generator import Generator
 from offline.teacher.policy import ValueHead, assess, by_length, policy_loss, value_loss
 from offline.teacher.ppo_checkpoint import Checkpoint
 from offline.teacher.ppo_config import PPOConfig
-from offline.teacher.prompted import rounded
 from offline.teacher.rewards import Reward, Rewarded
 from offline.teacher.sampling import SamplingConfig
 from offline.teacher.soft_labels import joined

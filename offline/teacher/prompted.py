@@ -54,15 +54,6 @@ class Context:
                 layer.batch_select_indices(rows if keys is None else rows.to(keys.device))
 
 
-def rounded(length: int, step: int = 8) -> int:
-    """A length up to the next multiple of `step`.
-
-    Matrix products of a shape that has not been seen are prepared first, on a processor for longer than
-    they take (oneDNN compiles a kernel for each): shapes that come again are worth some padding.
-    """
-    return -(-length // step) * step
-
-
 class PromptedModel(ABC):
     """A frozen language model that reads prompt embeddings before it writes a text.
 

@@ -8,8 +8,9 @@ from pydantic import Field
 from torch import Tensor
 
 from offline.configs.section import Section
+from offline.processor import rounded
 from offline.teacher.likelihood import slices
-from offline.teacher.prompted import Continuation, PromptedModel, rounded
+from offline.teacher.prompted import Continuation, PromptedModel
 
 # Rows that have ended are dropped when they make up this share: copying the cache costs something too.
 _ENDED_SHARE = 0.2
