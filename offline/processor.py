@@ -1,4 +1,4 @@
-"""What suits torch on a processor: one thread for small work, shapes that come again."""
+"""What suits torch on a processor: a number of threads, shapes that come again."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,13 @@ import torch
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """Small products gain next to nothing by a second thread, and sums then do not hang on the number of processors."""
+def torch_threads(number: int) -> Iterator[None]:
+    """So many threads for torch's operations: sums are rounded alike wherever there are as many.
+
+    Small products gain next to nothing by a second one.
+    """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

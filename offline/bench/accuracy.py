@@ -140,13 +140,14 @@ def _measure(
         for system in systems
         if not results.finished(plan.cell, system.name, plan.recipe(system))
     ]
+    compare = plan.compares(systems) and not prompts.finished(plan.cell, plan.prompts_recipe)
     name = f"{plan.cell.name} {plan.variant.name}".strip()
-    if not left:
+    if not left and not compare:
         console.print(f"{name}: nothing to do", style="dim", highlight=False)
         return
     console.rule(name)
-    with _finished(plan, left, display) as finished:
-        if plan.variant == BASE and PROMPTS_STAGE in finished.stages:
+    with _finished(plan, left, compare, display) as finished:
+        if compare:
             prompts.add(
                 plan.cell,
                 finished.path(PROMPTS_STAGE, COMPARISON),
@@ -168,13 +169,15 @@ def _measure(
             console.print(f"{system.name:<24} {row.accuracy:.3f}", highlight=False)
 
 
-def _finished(plan: CellPlan, systems: Sequence[System], display: ProgressDisplay) -> FinishedCell:
-    """Run the stages that these systems need and that have not run."""
+def _finished(
+    plan: CellPlan, systems: Sequence[System], compare: bool, display: ProgressDisplay
+) -> FinishedCell:
+    """Run the stages that have not run of those that these systems, and a comparison of prompts, need."""
     static = None
     if any(system.static for system in systems):
         made = plan.static.run(_STATIC_SEED, display)
         static = plan.static.directory(made[STATIC_STAGE])
-    chain = plan.only(systems)
+    chain = plan.only(systems, compare=compare)
     run = FinishedRun(plan.cell.seed, chain.root, chain.run(plan.cell.seed, display))
     return FinishedCell(plan.config, run, static=static, candidate_stage=plan.candidate_stage)
 

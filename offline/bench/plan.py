@@ -86,13 +86,16 @@ class CellPlan:
         """Names of all stages that the system follows from."""
         return [stage.name for stage in needed(self.chain.stages, system.stages)]
 
-    def only(self, systems: Sequence[System]) -> Chain:
-        """The stages that these systems need, and the comparison of prompts where PPO is among them."""
+    def compares(self, systems: Sequence[System]) -> bool:
+        """Whether the prompts are compared with these systems: PPO is among what they follow from, unchanged."""
+        return self.variant == BASE and any("ppo" in self.stages(system) for system in systems)
+
+    def only(self, systems: Sequence[System], *, compare: bool) -> Chain:
+        """The stages that these systems need, and the comparison of prompts."""
         targets = {stage for system in systems for stage in system.stages}
-        stages = needed(self.chain.stages, targets)
-        if self.variant == BASE and "ppo" in {stage.name for stage in stages}:
-            stages = needed(self.chain.stages, targets | {prompts.STAGE})
-        return replace(self.chain, stages=stages)
+        if compare:
+            targets.add(prompts.STAGE)
+        return replace(self.chain, stages=needed(self.chain.stages, targets))
 
     def _measuring(self, system: System) -> str:
         parts: dict[str, Any] = {

@@ -106,6 +106,11 @@ class PromptResults:
             raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
         return cls(directory, {(row.cell, row.prompt): row for row in found.rows})
 
+    def finished(self, cell: Cell, recipe: str) -> bool:
+        """Whether the cell's prompts have been compared by that recipe."""
+        found = [row.recipe for row in self._rows.values() if row.cell == cell]
+        return bool(found) and set(found) == {recipe}
+
     def __iter__(self) -> Iterator[PromptRow]:
         """In the order of the file: by cell, and as the comparison lists them."""
         return iter(

@@ -30,8 +30,9 @@ class RunConfig(Section):
 
     Attributes:
         seed: of the run; every stage derives its own random numbers from it.
-        processes: how many stages run at the same time where they do not need each other. No figure hangs
-            on it; each takes the memory of a process with a labeller in it.
+        processes: how many stages run at the same time where they do not need each other. Those that may do so
+            share the cores evenly, and another number of threads may round sums otherwise; each takes the memory
+            of a process with a labeller in it, the comparison of prompts also that of a generator.
         engine: where long work is done. No figure hangs on it.
         task: labels and data.
         labeller, generator, soft_prompt, ppo, generate, knowledge, student, baselines, store,

@@ -40,10 +40,10 @@ class Job:
 class Processes:
     """Stages at work, each in a process of its own."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, threads: int) -> None:
         # Not forked: threads of OpenMP do not survive that.
         self._context = get_context("spawn")
-        self._threads = max(1, len(os.sched_getaffinity(0)) // limit)
+        self._threads = threads
         self._running: dict[_Channel, tuple[str, BaseProcess, Report]] = {}
 
     @property
@@ -98,9 +98,9 @@ class Processes:
 
 
 @contextmanager
-def processes(limit: int) -> Iterator[Processes]:
-    """At most `limit` stages at the same time, which share this process's cores; none outlives the block."""
-    running = Processes(limit)
+def processes(threads: int) -> Iterator[Processes]:
+    """Stages with so many threads of torch each; none outlives the block."""
+    running = Processes(threads)
     try:
         yield running
     finally:

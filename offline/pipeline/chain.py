@@ -1,8 +1,9 @@
 """The chain of stages that makes a release, and running it for one configuration and seed."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay
 from offline.pipeline.shards import IN_PROCESS, Engine
 from offline.pipeline.stage import Plan, Stage, run_stage
+from offline.processor import torch_threads
 from services.platform.durable_files import full_disk_told
 from services.platform.errors import AlreadyRunning
 
@@ -96,7 +98,7 @@ class Chain:
         done: dict[str, StageManifest] = {}
         waiting = list(self.stages)
         ready: list[Job] = []
-        with display.working() as begin, processes(self.processes) as beside:
+        with display.working() as begin, processes(self._threads) as beside:
             while waiting or ready or beside.names:
                 for stage in [stage for stage in waiting if done.keys() >= {*stage.inputs}]:
                     waiting.remove(stage)
@@ -119,10 +121,13 @@ class Chain:
                         if not alone:
                             beside.start(job, report)
                             continue
-                        manifest = run_stage(job.plan, job.settings, job.inputs, report, job.engine)
+                        with self._share(job):
+                            manifest = run_stage(
+                                job.plan, job.settings, job.inputs, report, job.engine
+                            )
                     display.finished(manifest.stage, manifest.seconds, manifest.metrics)
                     done[manifest.stage] = manifest
-        return done
+        return {stage.name: done[stage.name] for stage in self.stages}
 
     def _job(self, plan: Plan, done: Mapping[str, StageManifest]) -> Job:
         inputs = {name: self.directory(done[name]) for name in plan.stage.inputs}
@@ -135,6 +140,18 @@ class Chain:
         if len(beside.names) == self.processes:
             return None
         return next((job for job in ready if job.plan.stage.name in self.beside), None)
+
+    @property
+    def _threads(self) -> int:
+        """Of torch in a stage that may run beside others."""
+        at_once = max(1, min(self.processes, len(self.beside)))
+        return max(1, len(os.sched_getaffinity(0)) // at_once)
+
+    def _share(self, job: Job) -> AbstractContextManager[None]:
+        """A stage that might run beside others takes no more threads alone: sums are to be rounded alike."""
+        if job.plan.stage.name not in self.beside:
+            return nullcontext()
+        return torch_threads(self._threads)
 
     def _has_company(self, job: Job, ready: Sequence[Job], beside: Processes) -> bool:
         """Whether others run beside it, or may begin to: alone it needs no process of its own."""

@@ -3,6 +3,7 @@
 from offline.configs.run import RunConfig
 from offline.pipeline.engine_kind import EngineKind
 from offline.pipeline.stage import Stage
+from offline.teacher.pretrained import PACKAGED
 
 
 def _stage(name: str, *inputs: str, section: str | None = None) -> Stage:
@@ -32,8 +33,13 @@ def beside(config: RunConfig) -> frozenset[str]:
     """Stages that may run at the same time: one student trains no faster on a second core.
 
     The comparison of prompts holds generator and labeller beside what another stage holds, so that it waits
-    for its turn where either may be large, and so do shards that a cluster works on.
+    for its turn unless both are those that come with RetriKT, and so do shards that a cluster works on.
     """
-    small = config.generator.model is None and config.labeller.kind == "encoder"
+    labeller = config.labeller
+    small = (
+        config.generator.model is None
+        and labeller.kind == "encoder"
+        and labeller.encoder.model == PACKAGED
+    )
     here = config.engine.kind is EngineKind.PROCESS
     return _ALWAYS | _BESIDE_THE_COMPARISON if small and here else _ALWAYS

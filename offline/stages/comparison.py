@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from offline.pipeline.stage import StageContext
-from offline.processor import one_thread
 from offline.tasks.prepared import PreparedTask
 from offline.teacher.comparison import COMPARISON, compare
 from offline.teacher.generator import SHARED_TOKENS, load_generator
@@ -29,27 +28,25 @@ def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) ->
         load_prompts(inputs[stage], task.labels).to(generator.model.device)
         for stage in ("soft_prompt", "ppo")
     )
-    # Beside others or not, the samples are the same.
-    with one_thread():
-        compared = compare(
-            {
-                "name_prefix": name_prompt(
-                    generator, names, SHARED_TOKENS, tuned.shape[1] - SHARED_TOKENS
-                ).fixed(),
-                "tuned_prompt": tuned,
-                "ppo": improved,
-            },
-            generator,
-            rewarding(task, load_labeller(inputs["labeller"]), config.reward),
-            load_judge(inputs["labeller"]),
-            task.labels,
-            joined(examples.texts, examples.pairs),
-            joined(rest.texts, rest.pairs),
-            samples=config.comparison_samples,
-            sampling=config.sampling,
-            seed=context.seed,
-            report=context.report,
-        )
+    compared = compare(
+        {
+            "name_prefix": name_prompt(
+                generator, names, SHARED_TOKENS, tuned.shape[1] - SHARED_TOKENS
+            ).fixed(),
+            "tuned_prompt": tuned,
+            "ppo": improved,
+        },
+        generator,
+        rewarding(task, load_labeller(inputs["labeller"]), config.reward),
+        load_judge(inputs["labeller"]),
+        task.labels,
+        joined(examples.texts, examples.pairs),
+        joined(rest.texts, rest.pairs),
+        samples=config.comparison_samples,
+        sampling=config.sampling,
+        seed=context.seed,
+        report=context.report,
+    )
     (context.directory / COMPARISON).write_text(json.dumps(compared, indent=1))
     figures = (
         "reward", "label_agreement", "label_agreement_judge", "self_bleu", "copies",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from offline.configs.section import Section
-from offline.processor import one_thread
+from offline.processor import torch_threads
 from offline.student.confidence import admitted, confidence_weights, curriculum_places
 from offline.student.items import TrainingItems, numbered
 from offline.student.mined_candidates import MinedCandidates
@@ -110,7 +110,7 @@ def train_student(
         mined = MinedCandidates(texts, embeddings, soft_labels, retrieval)
     log: list[dict[str, float]] = []
     sums: dict[str, float] = {}
-    with torch.random.fork_rng(devices=[]), one_thread():
+    with torch.random.fork_rng(devices=[]), torch_threads(1):
         torch.manual_seed(seed)
         project = nn.Linear(model.hidden, embeddings.shape[1])
         optimizer = _optimizer(model, project, config)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 # Numbers in a slice: what a processor's cache holds; elsewhere few, large operations are quicker.
+_IMPOSSIBLE = -1e4
 _ON_PROCESSOR, _ELSEWHERE = 2**18, 2**24
 
 
@@ -79,5 +80,9 @@ class _Likelihood(torch.autograd.Function):
 
 
 def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    """In float32."""
-    return logits.float() if temperature == 1 else logits.float() / temperature
+    """In float32, the largest of each row 0: what is said of a row does not change, and little is lost by rounding.
+
+    What is impossible (-inf) is as good as that, and makes no NaN of a product with 0.
+    """
+    shifted = (logits.float() - logits.amax(dim=-1, keepdim=True).float()).clamp_min_(_IMPOSSIBLE)
+    return shifted if temperature == 1 else shifted.div_(temperature)

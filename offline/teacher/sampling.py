@@ -103,11 +103,11 @@ def sample(
         ended = ended | stopped
         if bool(ended.all()) or place + 1 == max_tokens:
             break
-        going_on = len(alive) - int(ended.sum())
-        if going_on <= (1 - _ENDED_SHARE) * len(alive):
+        left = rounded(len(alive) - int(ended.sum()), _ROWS)
+        if left <= (1 - _ENDED_SHARE) * len(alive):
             # Some that have ended fill the count up.
             order = ended.to(torch.uint8).argsort(stable=True)
-            kept = order[: rounded(going_on, _ROWS)]
+            kept = order[:left]
             texts.keep(kept)
             alive, tokens, ended = alive[kept], tokens[kept], ended[kept]
         texts.append(tokens)

@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from offline.configs.section import Section
+from offline.processor import rounded
 from offline.teacher.generator import Generator
 from offline.teacher.policy import assess
 from offline.teacher.prompted import PromptedModel
@@ -203,9 +204,13 @@ def split_by_label(labels: Sequence[int], share: float, seed: int) -> tuple[list
     return sorted(tuned), sorted(held_out)
 
 
-def padded(sequences: Sequence[Sequence[int]], filler: int) -> tuple[Tensor, Tensor]:
-    """(n, t) ids padded on the right, and (n, t) True where they are no padding."""
+def padded(sequences: Sequence[Sequence[int]], filler: int, limit: int) -> tuple[Tensor, Tensor]:
+    """(n, t) ids padded on the right, and (n, t) True where they are no padding.
+
+    t is a length that comes again (see `rounded`), not above `limit` unless a sequence is.
+    """
     longest = max(map(len, sequences))
+    longest = max(longest, min(rounded(longest), limit))
     ids = torch.full((len(sequences), longest), filler)
     mask = torch.zeros(len(sequences), longest, dtype=torch.bool)
     for row, tokens in enumerate(sequences):
@@ -225,7 +230,8 @@ def _loss(
 ) -> tuple[Tensor, int]:
     """Summed negative log-likelihood of the rows' tokens, and how many there are."""
     model: PromptedModel = generator.model
-    ids, mask = padded([texts[row] for row in rows], generator.framing.end)
+    read = [texts[row] for row in rows]
+    ids, mask = padded(read, generator.framing.end, generator.max_tokens)
     ids, mask = ids.to(model.device), mask.to(model.device)
     behind = torch.tensor([labels[row] for row in rows], device=model.device)
     seen = assess(model, prompts, behind, ids, 1.0, checkpointing=checkpointing)

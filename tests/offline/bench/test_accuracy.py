@@ -114,6 +114,26 @@ def test_a_row_that_is_missing_is_measured_from_the_stages_that_are_there(
     assert sorted(path for path in (out / "stages").glob("*/*")) == stages
 
 
+def test_prompts_that_are_missing_or_of_other_code_are_compared_again(
+    small_data: Path, out: Path
+) -> None:
+    before = (out / "results.json").read_bytes()
+    prompts = json.loads((out / "prompts.json").read_text())
+    stale = {**prompts, "rows": [{**row, "recipe": "another"} for row in prompts["rows"]]}
+    for found in (None, stale):
+        if found is None:
+            (out / "prompts.json").unlink()
+        else:
+            (out / "prompts.json").write_text(json.dumps(found))
+        assert "nothing to do" not in measure(small_data, out)
+        assert json.loads((out / "prompts.json").read_text()) == prompts
+    assert (out / "results.json").read_bytes() == before
+    # Systems that PPO does not lead to ask for no comparison.
+    (out / "prompts.json").unlink()
+    assert "nothing to do" in measure(small_data, out, systems=["teacher"])
+    (out / "prompts.json").write_text(json.dumps(prompts))
+
+
 def test_rows_of_other_test_data_are_not_of_today_s_table(small_data: Path, tmp_path: Path) -> None:
     data = shutil.copytree(small_data, tmp_path / "data")
     results = Results.open(tmp_path, quick=True)

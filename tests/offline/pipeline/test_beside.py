@@ -1,6 +1,7 @@
 """Stages that run at the same time: the same results, no process left behind, errors as they were raised."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+import torch
 
 from offline.pipeline.progress import EventDisplay
 from offline.pipeline.stage import Report
@@ -109,11 +111,28 @@ def test_no_more_run_at_the_same_time_than_there_may_be(tmp_path: Path) -> None:
             nonlocal running
             running -= 1
 
-    wide_chain(tmp_path, long=Count(3), short=Count(2), processes=3).run(0, Counting())
-    assert most == 2
-    most = 0
-    wide_chain(tmp_path / "one", long=Count(3), short=Count(2), processes=1).run(0, Counting())
-    assert most == 1
+    for limit in (1, 2, 3):
+        most = 0
+        chain = wide_chain(tmp_path / str(limit), Count(3), Count(2), processes=limit, others=2)
+        done = chain.run(0, Counting())
+        assert most == limit
+        assert list(done) == [stage.name for stage in chain.stages], (
+            "in order, whichever ended first"
+        )
+
+
+def test_a_stage_has_the_same_threads_alone_and_beside_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    before = torch.get_num_threads()
+    chain = wide_chain(tmp_path, Count(upto=3, threads=True), Count(upto=2, threads=True))
+    done = chain.run(0, Told())
+    told = {name: manifest.metrics.get("threads") for name, manifest in done.items()}
+    assert told == {"first": None, "long": 4, "short": 4, "after_short": 4, "alone": before}
+    shutil.rmtree(tmp_path / "after_short")
+    assert chain.run(0, Told())["after_short"].metrics["threads"] == 4, "alone this time"
+    assert torch.get_num_threads() == before
 
 
 def test_an_error_is_raised_as_it_was_and_the_other_stage_is_stopped(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ class Count:
     upto: int = 20
     pause: float = 0.0
     fails: bool = False
+    threads: bool = False
 
 
 def run(inputs: Mapping[str, Path], config: Count, context: StageContext) -> dict[str, Any]:
@@ -29,7 +30,13 @@ def run(inputs: Mapping[str, Path], config: Count, context: StageContext) -> dic
             if config.fails:
                 raise InvalidData("Counting is not possible.", hint="Count by hand.")
         file.write(str(total))
-    return {"total": total}
+    return {"total": total} | ({"threads": torch_threads()} if config.threads else {})
+
+
+def torch_threads() -> int:
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def toy_chain(root: Path, first: Count, second: Count, outside: str = "") -> Chain:
@@ -61,8 +68,8 @@ def forked_chain(root: Path, left: Count, right: Count, processes: int = 2) -> C
     )
 
 
-def wide_chain(root: Path, long: Count, short: Count, processes: int = 2) -> Chain:
-    """Two stages that may run beside each other, one that follows the second of them, and one that may not."""
+def wide_chain(root: Path, long: Count, short: Count, processes: int = 2, others: int = 0) -> Chain:
+    """Stages that may run beside each other: two, one that follows the second, `others`; and one that may not."""
     return Chain(
         stages=(
             Stage("first", "toy_stages", (), "first"),
@@ -70,11 +77,15 @@ def wide_chain(root: Path, long: Count, short: Count, processes: int = 2) -> Cha
             Stage("short", "toy_stages", ("first",), "short"),
             Stage("after_short", "toy_stages", ("short",), "short"),
             Stage("alone", "toy_stages", ("short",), "short"),
+            *(
+                Stage(f"other_{number}", "toy_stages", ("first",), "short")
+                for number in range(others)
+            ),
         ),
         root=root,
         sections={"first": Count(), "long": long, "short": short},
         outside={},
-        beside={"long", "short", "after_short"},
+        beside={"long", "short", "after_short", *(f"other_{number}" for number in range(others))},
         processes=processes,
     )
 

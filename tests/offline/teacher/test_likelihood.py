@@ -56,6 +56,36 @@ def test_logits_stay_as_they_are_and_gradients_have_their_number_format() -> Non
     assert torch.equal(logits, before)
 
 
+def test_large_logits_lose_no_more_than_by_log_softmax() -> None:
+    torch.manual_seed(0)
+    centred, ids = torch.randn(9, 40), torch.randint(40, (9,))
+    for offset in (-3000.0, 100.0):
+        logits = (centred + offset).requires_grad_()
+        exact = logits.detach().double().requires_grad_()
+        _, ours = likelihood(logits, ids)
+        distribution = torch.log_softmax(exact, dim=-1)
+        theirs = -(distribution.exp() * distribution).sum(-1)
+        assert torch.allclose(ours.double(), theirs, atol=1e-5)
+        (gradient,) = torch.autograd.grad(ours.sum(), logits)
+        (expected,) = torch.autograd.grad(theirs.sum(), exact)
+        assert torch.allclose(gradient.double(), expected, atol=1e-5)
+
+
+def test_what_is_impossible_makes_no_nan() -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 20)
+    logits[:, 3] = -torch.inf
+    logits.requires_grad_()
+    logprobs, entropies = likelihood(logits, torch.arange(6) + 4)
+    (gradient,) = torch.autograd.grad(logprobs.sum() + entropies.sum(), logits)
+    rest = torch.cat([logits[:, :3], logits[:, 4:]], dim=1)
+    expected = reference(rest, torch.arange(6) + 3, 1.0)
+    assert torch.allclose(logprobs, expected[0], atol=1e-6)
+    assert torch.allclose(entropies, expected[1], atol=1e-6)
+    assert bool(gradient.isfinite().all())
+    assert not gradient[:, 3].any()
+
+
 def test_slices_cover_all_rows_even_of_a_vocabulary_larger_than_a_slice() -> None:
     logits = torch.empty(3, module._ON_PROCESSOR + 1)
     assert [(part.start, part.stop) for part in slices(logits)] == [(0, 1), (1, 2), (2, 3)]
