@@ -149,6 +149,6 @@ def test_the_manifest_says_what_the_result_hangs_on(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("second/*/manifest.json")
     manifest = json.loads(path.read_text())
     assert manifest["seed"] == 3
-    assert manifest["config"] == {"upto": 20, "pause": 0.0, "fails": False}
+    assert manifest["config"] == {"upto": 20, "pause": 0.0, "fails": False, "threads": False}
     assert manifest["inputs"].keys() == {"first"}
     assert manifest["peak_memory_bytes"] > 1_000_000
