@@ -11,8 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# Numbers in a slice: what a processor's cache holds; elsewhere few, large operations are quicker.
+# As far as a logit may be below the largest of its row: its probability is 0 in float32 by then.
 _IMPOSSIBLE = -1e4
+# Numbers in a slice: what a processor's cache holds; elsewhere few, large operations are quicker.
 _ON_PROCESSOR, _ELSEWHERE = 2**18, 2**24
 
 
