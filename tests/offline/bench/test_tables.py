@@ -84,6 +84,11 @@ def test_a_mean_over_tasks_leaves_out_a_system_that_lacks_one(tmp_path: Path) ->
     assert "| **retrikt** | **0.850** |" in mean
     assert "+15.0 (+" in line(mean, "tfidf")
     assert "knn" not in mean
+    overview = text[text.index("## labels: accuracy by task") : text.index("mean of")]
+    assert "| system | one | two | retrikt minus it, mean, points (95 %) | parameters |" in overview
+    assert "| **retrikt** | **0.900** | **0.800** |  | 1 M |" in overview
+    assert line(overview, "tfidf").startswith("| tfidf | 0.800 | 0.600 | +15.0 (+")
+    assert "knn" not in overview
 
 
 def test_what_generation_adds_and_how_near_the_teacher_is_are_said(tmp_path: Path) -> None:
