@@ -21,10 +21,12 @@ from offline.bench.systems import STATIC_STAGE, SYSTEMS, System, static_is_insta
 from offline.bench.tables import write_tables
 from offline.bench.variants import BASE, Variant, variant_of
 from offline.pipeline.chain import run_lock
+from offline.pipeline.manifest import StageManifest
 from offline.pipeline.progress import ProgressDisplay, choose_display
 from offline.report.evaluation import OURS
 from offline.report.summary import FinishedRun
 from offline.teacher.comparison import COMPARISON
+from offline.teacher.precision import settled
 from services.platform.errors import InvalidConfig, InvalidData
 
 log = structlog.get_logger(__name__)
@@ -146,7 +148,8 @@ def _measure(
         console.print(f"{name}: nothing to do", style="dim", highlight=False)
         return
     console.rule(name)
-    with _finished(plan, left, compare, display) as finished:
+    static = _static(plan, left, display)
+    with _finished(plan, left, compare, static, display) as finished:
         if compare:
             prompts.add(
                 plan.cell,
@@ -164,22 +167,35 @@ def _measure(
             opened = system.open(finished)
             answering = Compared(opened, right) if plan.choices else opened
             measured = measure(answering, test, gold, texts_an_answer=size)
-            row = _row(plan, system, answering, measured, finished.contents(plan.stages(system)))
+            content = finished.contents(plan.stages(system))
+            if system.static and static is not None:
+                content[STATIC_STAGE] = static.content
+            row = _row(plan, system, answering, measured, content)
             results.add(row, measured.right)
             console.print(f"{system.name:<24} {row.accuracy:.3f}", highlight=False)
 
 
+def _static(
+    plan: CellPlan, systems: Sequence[System], display: ProgressDisplay
+) -> StageManifest | None:
+    """The static embeddings' finished stage; None where no system needs them."""
+    if not any(system.static for system in systems):
+        return None
+    return plan.static.run(_STATIC_SEED, display)[STATIC_STAGE]
+
+
 def _finished(
-    plan: CellPlan, systems: Sequence[System], compare: bool, display: ProgressDisplay
+    plan: CellPlan,
+    systems: Sequence[System],
+    compare: bool,
+    static: StageManifest | None,
+    display: ProgressDisplay,
 ) -> FinishedCell:
     """Run the stages that have not run of those that these systems, and a comparison of prompts, need."""
-    static = None
-    if any(system.static for system in systems):
-        made = plan.static.run(_STATIC_SEED, display)
-        static = plan.static.directory(made[STATIC_STAGE])
     chain = plan.only(systems, compare=compare)
     run = FinishedRun(plan.cell.seed, chain.root, chain.run(plan.cell.seed, display))
-    return FinishedCell(plan.config, run, static=static, candidate_stage=plan.candidate_stage)
+    at = None if static is None else plan.static.directory(static)
+    return FinishedCell(plan.config, run, static=at, candidate_stage=plan.candidate_stage)
 
 
 def _row(
@@ -189,6 +205,7 @@ def _row(
     measured: Measured,
     content: dict[str, str],
 ) -> Row:
+    frozen = plan.config.generator
     return Row(
         task=plan.cell.task,
         regime=plan.cell.regime,
@@ -205,13 +222,15 @@ def _row(
         system_hash=plan.system_hash(system),
         content=content,
         git_revision=git_revision(),
+        precision=settled(frozen.precision, frozen.device),
     )
 
 
 def current_rows(request: Request, results: Results, stages: Path) -> set[tuple[Cell, str]]:
     """Cell and system of the rows that follow from today's code, settings and data.
 
-    A cell whose data are not there has none: what its rows were measured on cannot be told any more.
+    A cell whose data are not there has none, and neither has an ablation that is not known any more: what their rows
+    follow from cannot be told.
     """
     recipes: dict[tuple[Cell, str], dict[str, str]] = {}
     current = set()
@@ -230,17 +249,17 @@ def current_prompts(request: Request, prompts: PromptResults, stages: Path) -> l
     current = []
     for row in prompts:
         if row.cell not in recipes:
-            plan = _plan(request, row.cell, BASE, stages)
+            plan = _plan(request, row.cell, "", stages)
             recipes[row.cell] = None if plan is None else plan.prompts_recipe
         if recipes[row.cell] == row.recipe:
             current.append(row)
     return current
 
 
-def _plan(request: Request, cell: Cell, variant: Variant, stages: Path) -> CellPlan | None:
-    """Today's; None where the data are not there."""
+def _plan(request: Request, cell: Cell, ablation: str, stages: Path) -> CellPlan | None:
+    """Today's; None where the data are not there, or there is no such ablation any more."""
     try:
-        return request.plan(cell, variant, stages)
+        return request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
     except (InvalidConfig, InvalidData) as error:
         log.warning("rows_left_out", cell=cell.name, reason=str(error))
         return None
@@ -248,5 +267,5 @@ def _plan(request: Request, cell: Cell, variant: Variant, stages: Path) -> CellP
 
 def _recipes(request: Request, cell: Cell, ablation: str, stages: Path) -> dict[str, str]:
     """Today's, by system."""
-    plan = _plan(request, cell, variant_of(ablation) if ablation else BASE, stages)
+    plan = _plan(request, cell, ablation, stages)
     return {} if plan is None else {system.name: plan.recipe(system) for system in plan.systems}

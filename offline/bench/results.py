@@ -34,6 +34,8 @@ class Row(BaseModel):
         system_hash: the same without task and seed: rows with different ones are not of one system.
         content: hash of the files of each stage that it was measured from.
         git_revision: commit of the code, `-dirty` behind it where files differed; null where unknown.
+        precision: number format of the frozen language model, which `auto` makes one of the processor. It is no part of
+            `recipe`, so that rows of several may stand in one table, which says so; null where it was not recorded.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,6 +58,7 @@ class Row(BaseModel):
     system_hash: str
     content: dict[str, str]
     git_revision: str | None
+    precision: str | None = None
 
     @property
     def cell(self) -> Cell:

@@ -1,6 +1,7 @@
 """`table.md` and `pareto.svg`: means over seeds, and ours minus each other system with intervals."""
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from offline.bench.cells import Cell
@@ -66,10 +67,10 @@ def write_tables(
         if len(groups) > 1:
             mean = averages[regime] = lines_of(results, of_regime, groups)
             parts.append(f"## {regime}: accuracy by task\n")
-            parts.append(overview(mean, by_task))
+            parts += [overview(mean, by_task), *_missing(mean)]
             told = ", ".join(f"{task} ({shots})" for _, task, shots in groups)
             parts.append(f"## {regime}: mean of {told}\n")
-            parts += [_table(mean), *_said(results, mean, groups)]
+            parts += [_table(mean), *_said(results, mean, groups), *_missing(mean)]
         for group, lines in by_task:
             _, task, shots = group
             seeds = sorted({row.seed for line in lines for row in line.rows})
@@ -78,7 +79,7 @@ def write_tables(
                 f"## {task}, {regime}, {shots} a class: {count} test rows, "
                 f"seeds {', '.join(map(str, seeds))}\n"
             )
-            parts += [_table(lines), *_said(results, lines, [group]), *_missing(lines, seeds)]
+            parts += [_table(lines), *_said(results, lines, [group]), *_missing(lines)]
     if prompts:
         parts.append(prompt_table(prompts, accuracies))
     if left_out:
@@ -130,13 +131,28 @@ def _said(results: Results, lines: Sequence[Line], groups: Sequence[Group]) -> l
     return said
 
 
-def _missing(lines: Sequence[Line], seeds: Sequence[int]) -> list[str]:
-    """A sentence for each system that has not all of the seeds."""
-    return [
-        f"{line.system}: seeds {', '.join(str(row.seed) for row in line.rows)} alone.\n"
-        for line in lines
-        if {row.seed for row in line.rows} != set(seeds)
-    ]
+def _missing(lines: Sequence[Line]) -> list[str]:
+    """A sentence for each system that lacks seeds which another has."""
+    wanted = _seeds(row for line in lines for row in line.rows)
+    several = len(wanted) > 1
+    said = []
+    for line in lines:
+        found = _seeds(line.rows)
+        fewer = [
+            f"seeds {', '.join(map(str, sorted(seeds)))}" + (f" of {group[1]}" if several else "")
+            for group, seeds in sorted(found.items(), key=str)
+            if seeds != wanted[group]
+        ]
+        if fewer:
+            said.append(f"{line.system}: {'; '.join(fewer)} alone.\n")
+    return said
+
+
+def _seeds(rows: Iterable[Row]) -> dict[Group, set[int]]:
+    found: dict[Group, set[int]] = {}
+    for row in rows:
+        found.setdefault(group_of(row), set()).add(row.seed)
+    return found
 
 
 def _told(rows: Sequence[Row]) -> str:
@@ -148,10 +164,20 @@ def _told(rows: Sequence[Row]) -> str:
 
 
 def _provenance(rows: Sequence[Row]) -> str:
-    hashes = {row.system: row.system_hash for row in rows}
+    hashes: dict[str, set[str]] = {}
+    for row in rows:
+        hashes.setdefault(row.system, set()).add(row.system_hash)
+    told = ", ".join(
+        f"{name} {' and '.join(f'`{found}`' for found in sorted(hashes[name]))}"
+        for name in in_order(hashes)
+    )
     revisions = sorted({row.git_revision or "unknown" for row in rows})
-    told = ", ".join(f"{name} `{hashes[name]}`" for name in in_order(hashes))
-    return f"System hashes: {told}. Commits: {', '.join(revisions)}.\n"
+    formats = Counter(row.precision or "not recorded" for row in rows)
+    computed = ", ".join(f"{name} ({count} rows)" for name, count in sorted(formats.items()))
+    return (
+        f"System hashes: {told}. Commits: {', '.join(revisions)}. "
+        f"Number format of frozen models: {computed}.\n"
+    )
 
 
 def _points(lines: Sequence[Line]) -> dict[str, Point]:

@@ -53,3 +53,17 @@ def test_without_a_gate_every_text_gets_the_same_share(cell: FinishedCell) -> No
     assert cell.predictor_with(k=3).predict(texts).neighbour_ids.shape == (len(texts), 3)
     asked = ours_in(variant_of("no_gate")).open(cell).probabilities(["the printer eats paper"])
     assert asked.shape == (1, len(cell.task.labels))
+
+
+def test_without_lexical_index_or_neighbours_the_answer_is_what_is_left(cell: FinishedCell) -> None:
+    texts = cell.task.examples("train").texts
+    inputs = [TextInput(text) for text in texts]
+    whole = cell.predictor.predict(inputs)
+    without = ours_in(variant_of("no_neighbours")).open(cell).probabilities(texts)
+    # What the student and the lexical index say, at the temperature that was fitted with the neighbours.
+    np.testing.assert_allclose(without, whole.student, atol=1e-6)
+    head = cell.predictor_with(lexical=False).predict(inputs)
+    asked = ours_in(variant_of("no_lexical")).open(cell).probabilities(texts)
+    np.testing.assert_array_equal(asked, head.probabilities)
+    assert np.abs(head.student - whole.student).max() > 1e-3, "the index has its say in the whole"
+    np.testing.assert_allclose(head.store, whole.store, atol=1e-6)

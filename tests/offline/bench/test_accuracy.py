@@ -1,7 +1,7 @@
 """The whole benchmark on two labels: a row a system, and what is finished is not done again.
 
 The systems that the stage `baselines` makes are measured in tests/integration, where that stage has run, and static
-embeddings have a test of their own.
+embeddings have tests of their own.
 """
 
 import io
@@ -62,6 +62,7 @@ def test_every_system_has_a_row_with_its_figures(out: Path) -> None:
         assert row["latency_ms"] > 0
         assert row["test_rows"] == 12
         assert row["content"]["prepare"]
+        assert row["precision"] in ("float32", "bfloat16")
     searching = {"retrikt", "knn", "retrikt/store=6"}
     assert {system for system, row in found.items() if row["store_bytes"]} == searching
     assert found["retrikt"]["parameters"] == found["retrieval_train_only"]["parameters"]
@@ -134,18 +135,33 @@ def test_prompts_that_are_missing_or_of_other_code_are_compared_again(
     (out / "prompts.json").write_text(json.dumps(prompts))
 
 
-def test_rows_of_other_test_data_are_not_of_today_s_table(small_data: Path, tmp_path: Path) -> None:
+def test_a_row_s_content_tells_the_static_embeddings(
+    small_data: Path, out: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("model2vec", reason="it comes with retrikt[dev]")
+    told = io.StringIO()
+    request = Request(**{"data": small_data, "systems": ["teacher", "static"], **REQUEST})
+    run_accuracy(request, tmp_path, out / "stages", Console(file=told, width=120))
+    found = rows(tmp_path)
+    assert found["static"]["content"].keys() - found["teacher"]["content"].keys() == {
+        "static_embeddings"
+    }
+
+
+def test_rows_of_other_test_data_or_unknown_ablations_are_not_of_today_s_table(
+    small_data: Path, tmp_path: Path
+) -> None:
     data = shutil.copytree(small_data, tmp_path / "data")
     results = Results.open(tmp_path, quick=True)
     request = Request(**{"data": data, **REQUEST, "seeds": [0, 1]})
     stages = tmp_path / "stages"
 
-    def add(seed: int) -> None:
+    def add(seed: int, system: str | None = None) -> None:
         cell = request.cells[seed]
         plan = request.plan(cell, BASE, stages)
         told = {
             "recipe": plan.recipe(plan.systems[0]),
-            "system": plan.systems[0].name,
+            "system": system or plan.systems[0].name,
             "seed": seed,
         }
         figures = dict.fromkeys(("accuracy", "macro_f1", "nll", "ece", "latency_ms"), 0.5)
@@ -158,7 +174,10 @@ def test_rows_of_other_test_data_are_not_of_today_s_table(small_data: Path, tmp_
 
     add(0)
     add(1)
-    assert {cell.seed for cell, _ in current_rows(request, results, stages)} == {0, 1}
+    add(1, "retrikt/an_ablation_of_before")
+    found = current_rows(request, results, stages)
+    assert {cell.seed for cell, _ in found} == {0, 1}
+    assert {system for _, system in found} == {"teacher"}
     test = data / "small" / "validation.jsonl"
     test.write_text("".join(test.read_text().splitlines(keepends=True)[1:]))
     add(1)

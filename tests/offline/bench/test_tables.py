@@ -36,8 +36,9 @@ def measured(results: Results, system: str, wrong: int, **changes: object) -> No
     results.add(Row.model_validate({**values, **changes}), right)
 
 
-def table(directory: Path, results: Results, **current: str) -> str:
-    rows = {(row.cell, row.system) for row in results if row.system_hash == current[row.system]}
+def table(directory: Path, results: Results, **of_today: str) -> str:
+    """`of_today`: the hash of each system whose rows count, in place of `current_rows`."""
+    rows = {(row.cell, row.system) for row in results if row.system_hash == of_today[row.system]}
     write_tables(directory, results, rows)
     return (directory / "table.md").read_text(encoding="utf-8")
 
@@ -61,7 +62,7 @@ def test_seeds_are_averaged_and_differences_have_intervals(tmp_path: Path) -> No
     assert (tmp_path / "pareto.svg").read_text().startswith("<svg")
 
 
-def test_rows_of_another_hash_are_told_and_not_averaged(tmp_path: Path) -> None:
+def test_rows_that_are_not_of_today_are_told_and_not_averaged(tmp_path: Path) -> None:
     results = Results.open(tmp_path, quick=False)
     measured(results, "retrikt", 20)
     measured(results, "tfidf", 60, system_hash="old")
@@ -89,6 +90,32 @@ def test_a_mean_over_tasks_leaves_out_a_system_that_lacks_one(tmp_path: Path) ->
     assert "| **retrikt** | **0.900** | **0.800** |  | 1 M |" in overview
     assert line(overview, "tfidf").startswith("| tfidf | 0.800 | 0.600 | +15.0 (+")
     assert "knn" not in overview
+
+
+def test_every_hash_and_number_format_of_the_rows_is_told(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    measured(results, "retrikt", 20, system_hash="one", precision="float32")
+    measured(results, "retrikt", 20, seed=1, system_hash="other")
+    write_tables(tmp_path, results, {(row.cell, row.system) for row in results})
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert "retrikt `one` and `other`" in text
+    assert "float32 (1 rows), not recorded (1 rows)" in text
+
+
+def test_the_mean_of_tasks_tells_which_seeds_a_system_lacks(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    for task in ("one", "two"):
+        for seed in (0, 1):
+            measured(results, "retrikt", 20, task=task, seed=seed)
+        measured(results, "tfidf", 40, task=task)
+    measured(results, "tfidf", 40, task="two", seed=1)
+    text = table(tmp_path, results, retrikt="new", tfidf="new")
+    overview, mean, one = (text.index(found) for found in ("accuracy by", "mean of", "## one"))
+    told = "tfidf: seeds 0 of one alone."
+    assert told in text[overview:mean]
+    assert told in text[mean:one]
+    assert "tfidf: seeds 0 alone." in text[one:]
+    assert text.count("alone.") == 3
 
 
 def test_what_generation_adds_and_how_near_the_teacher_is_are_said(tmp_path: Path) -> None:
