@@ -78,7 +78,8 @@ class Neighbour(BaseModel):
     Attributes:
         id: of the item.
         similarity: cosine of its vector and the text's.
-        weight: its share of what the store says; those of all neighbours sum to 1.
+        weight: its share by similarity; those of all neighbours sum to 1. Where edits brought labels that the student
+            does not know, the labels are balanced on top of it, so that a label of few items is not drowned by those of many.
         labels: the teacher's soft label, by label.
         text, text_pair: null where the store did not give them, or the key may not see texts.
         label, origin: null where the store did not give them.
@@ -115,7 +116,8 @@ class Explanation(BaseModel):
         scores: the answer, best first.
         student: the student's own probabilities, by label; the lexical index's part is in them.
         store: those of the neighbours alone; null when the store was of no help.
-        weight: the store's share of the answer.
+        weight: the store's share of the answer to the labels that the student knows. The probability of a label that
+            came with an edit is the neighbours' alone, blended with what the words say.
         corrections: by how much neighbours that came after the student's training moved the probability of each label
             that it knows; null when the store was of no help, or where no knowledge item did.
         distance: one minus the mean similarity of the neighbours; null when the store was of no help.
