@@ -96,7 +96,7 @@ def run(
     from offline import run as pipeline
 
     settings = pipeline.load(config, _with_engine(overrides, engine))
-    task = pipeline.TaskRun(settings, output, _console())
+    task = pipeline.TaskRun(settings, output, _console(), configuration_file(config))
     if dry_run:
         _print_plan(task.plan(seed, upto))
         return
@@ -161,7 +161,7 @@ def rebuild(
             "--store-only runs nothing that an engine could do.", hint="Leave --engine out."
         )
     settings = pipeline.load(config, _with_engine(overrides, engine))
-    task = pipeline.TaskRun(settings, output, _console(stderr=True))
+    task = pipeline.TaskRun(settings, output, _console(stderr=True), configuration_file(config))
     try:
         rebuilt = bring_up_to_date(task, seed=seed, store_only=store_only)
     except RetriktError as error:
@@ -185,7 +185,8 @@ def evaluate(
     from offline import run as pipeline
 
     settings = pipeline.load(config, _with_engine(overrides, engine))
-    pipeline.TaskRun(settings, output, _console()).evaluate(seeds or [settings.seed])
+    task = pipeline.TaskRun(settings, output, _console(), configuration_file(config))
+    task.evaluate(seeds or [settings.seed])
 
 
 @app.command()

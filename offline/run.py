@@ -11,11 +11,13 @@ from rich.console import Console
 
 from offline.configs.run import RunConfig, load_run_config
 from offline.knowledge.in_force import held_out_rows, with_edits
-from offline.pipeline.chain import Chain, Step, run_lock
+from offline.pipeline.chain import Chain, Step, run_lock, stages_upto
 from offline.pipeline.engines import engine_of
+from offline.pipeline.inputs import check_inputs
 from offline.pipeline.outside import outside_hashes
 from offline.pipeline.progress import choose_display
 from offline.pipeline.release_stages import STAGES, beside
+from offline.pipeline.stage import Stage
 from offline.report.evaluation import OURS
 from offline.report.page import write_page
 from offline.report.summary import FinishedRun, summarise
@@ -25,7 +27,7 @@ from offline.store.publish import Published, publish
 from offline.store.version_size import version_bytes
 from offline.tasks.prepared import Examples, PreparedTask
 from services.platform.durable_files import replacing
-from services.platform.errors import InvalidConfig, InvalidData, InvalidInput, NotFound
+from services.platform.errors import InvalidConfig, InvalidInput, NotFound
 
 log = structlog.get_logger(__name__)
 
@@ -35,11 +37,14 @@ REPORT_MARKDOWN = "report.md"
 
 
 class TaskRun:
-    """Runs of one configuration in one task directory."""
+    """Runs of one configuration, read from the file `source`, in one task directory."""
 
-    def __init__(self, config: RunConfig, output: Path, console: Console) -> None:
+    def __init__(
+        self, config: RunConfig, output: Path, console: Console, source: Path | None = None
+    ) -> None:
         self.config = config
         self.directory = output / config.task.name
+        self._source = source
         self._console = console
         self._display = choose_display(console)
 
@@ -47,11 +52,9 @@ class TaskRun:
         """What `run` would do, and why; nothing is run or written.
 
         Raises:
-            InvalidData: data are missing.
-            ModelNotFound: the encoder that the student is to start from is not to be had.
-            InvalidConfig: it is no such encoder.
+            InvalidData, InvalidConfig, ModelNotFound: see `check_inputs`.
         """
-        self._check_inputs()
+        self._check_inputs(upto)
         return self._chain(upto).plan(self._seed(seed))
 
     def run(self, seed: int | None = None, upto: str | None = None) -> Published | None:
@@ -61,11 +64,12 @@ class TaskRun:
             What became of the release; None where `upto` ended the run before one was made.
 
         Raises:
+            InvalidData, InvalidConfig, ModelNotFound: see `check_inputs`; no stage has begun.
             AlreadyRunning: another run works in this task's directory.
             RetriktError: whatever a stage raises; finished stages are kept.
         """
         number = self._seed(seed)
-        self._check_inputs()
+        self._check_inputs(upto)
         with run_lock(self.directory):
             finished = self.finish(number, upto)
             if upto is not None:
@@ -95,7 +99,7 @@ class TaskRun:
 
     def evaluate(self, seeds: Sequence[int]) -> None:
         """Run the chain up to the evaluation for each seed, and write the report over all of them."""
-        self._check_inputs()
+        self._check_inputs(None)
         with run_lock(self.directory):
             runs: dict[int, FinishedRun] = {}
             for seed in seeds:
@@ -117,21 +121,9 @@ class TaskRun:
             log.info("held_out_rows_not_there", reason=str(error))
             return Examples([], None, [])
 
-    def _check_inputs(self) -> None:
+    def _check_inputs(self, upto: str | None) -> None:
         """What stages far down the chain would miss: told in seconds, before the first one runs."""
-        data = self.config.task.data
-        for split, source in data.sources().items():
-            if not source.startswith("hf:") and not (path := data.path(source)).is_file():
-                raise InvalidData(
-                    f"The {split} split's file {path} does not exist.",
-                    hint=f"Name the file, task.data.{split}, or its directory: "
-                    "--set task.data.directory=DIR.",
-                )
-        student = self.config.student
-        if student.encoder is not None:
-            from offline.student.starting_encoder import load_starting_encoder
-
-            load_starting_encoder(student.encoder, student.shape.max_tokens)
+        check_inputs(self.config, {stage.name for stage in self._stages(upto)}, self._source)
 
     def finish(self, seed: int, upto: str | None) -> FinishedRun:
         """Run what is not up to date, and release nothing; who calls it holds the lock of the directory."""
@@ -168,22 +160,24 @@ class TaskRun:
 
     def _chain(self, upto: str | None) -> Chain:
         sections = {stage.section: getattr(self.config, stage.section) for stage in STAGES}
-        chain = Chain(
-            stages=STAGES,
+        return Chain(
+            stages=self._stages(upto),
             root=self.directory / "stages",
             sections=sections,
             outside=outside_hashes(self.config, STAGES),
             beside=beside(self.config),
             processes=self.config.processes,
         )
+
+    def _stages(self, upto: str | None) -> Sequence[Stage]:
         if upto is None:
-            return chain
+            return STAGES
         names = [stage.name for stage in STAGES]
         if upto not in names:
             raise InvalidConfig(
                 f"There is no stage {upto!r}.", hint=f"The stages are {', '.join(names)}."
             )
-        return chain.upto(upto)
+        return stages_upto(STAGES, upto)
 
     def _seed(self, seed: int | None) -> int:
         return self.config.seed if seed is None else seed

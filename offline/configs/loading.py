@@ -50,6 +50,29 @@ def load_config(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
         raise InvalidConfig("\n".join(found)) from error
 
 
+def place_in(path: Path, location: Location) -> str | None:
+    """Where a checked configuration says something, `tickets.yaml:9`; None where it is not in the file."""
+    try:
+        document = _parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, InvalidConfig):
+        return None  # Somebody has changed it since.
+    node = document
+    for key in location:
+        listed = isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node)
+        if not listed and not (isinstance(node, CommentedMap) and key in node):
+            return None
+        node = node[key]
+    line = _line(document, location)
+    return f"{path}:{line}" if line else str(path)
+
+
+def unknown_key(location: Location, valid: Sequence[str]) -> str:
+    """What is said of a key that there is not, with the nearest of those that there are."""
+    near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
+    hint = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(valid)}."
+    return f"unknown key {'.'.join(map(str, location))!r}. {hint}"
+
+
 def _parse(text: str, where: str) -> Any:
     try:
         return YAML(typ="rt").load(text)
@@ -80,10 +103,7 @@ def _describe(model: type[BaseModel], document: CommentedMap, path: Path, item: 
     name = ".".join(map(str, location)) or "the file"
     where = f"{path}:{line}" if line else f"{path}"
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        valid = _keys(model, location[:-1])
-        near = difflib.get_close_matches(str(location[-1]), valid, n=1, cutoff=0.4)
-        hint = f"Did you mean {near[0]!r}?" if near else f"Valid keys: {', '.join(valid)}."
-        return f"{where}: unknown key {name!r}. {hint}"
+        return f"{where}: {unknown_key(location, _keys(model, location[:-1]))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: {name!r} is missing."
     message = item["msg"].removeprefix("Value error, ")

@@ -229,7 +229,8 @@ def _prompt(
 ) -> SoftPrompt:
     """The prompt of these labels: their words, tuned on their texts."""
     names = list(words.values())
-    # The generator has room for the run's own names; longer ones lose their last tokens.
+    # The generator has room for the run's own names. Of a longer one `name_prompt` leaves out the first tokens, which
+    # would stand in the shared places; where these have no room for the rest either, the last ones too.
     room = generator.name_width - SHARED_TOKENS
     own = config.label_tokens or min(generator.framing.name_width(names), room)
     prompt = name_prompt(generator, names, SHARED_TOKENS, own)

@@ -24,6 +24,15 @@ from services.platform.errors import AlreadyRunning
 log = structlog.get_logger(__name__)
 
 
+def stages_upto(stages: Sequence[Stage], last: str) -> Sequence[Stage]:
+    """Those that `last` needs, itself included, in order."""
+    needed = {last}
+    for stage in reversed(stages):
+        if stage.name in needed:
+            needed.update(stage.inputs)
+    return tuple(stage for stage in stages if stage.name in needed)
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
     """What a dry run says of one stage; `key` is None where it hangs on a stage that has yet to run."""
@@ -60,12 +69,7 @@ class Chain:
 
     def upto(self, last: str) -> "Chain":
         """The stages that `last` needs, itself included."""
-        needed = {last}
-        for stage in reversed(self.stages):
-            if stage.name in needed:
-                needed.update(stage.inputs)
-        kept = tuple(stage for stage in self.stages if stage.name in needed)
-        return replace(self, stages=kept)
+        return replace(self, stages=stages_upto(self.stages, last))
 
     def plan(self, seed: int) -> Iterator[Step]:
         """What running would do, and why; nothing is run or written."""

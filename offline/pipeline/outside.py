@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from offline.pipeline.code_hash import user_code_hash
+from offline.pipeline.hub import cached_model, current_data_set, current_model, of_the_hub
 from offline.pipeline.manifest import hash_json
 from offline.pipeline.stage import Stage
 from offline.tasks.config import DataConfig
 from offline.tasks.examples import data_set_of
-from offline.teacher.pretrained import PACKAGED, model_directory
+from offline.teacher.pretrained import model_directory
 from services.platform.errors import ModelNotFound
 from services.platform.file_hash import hash_file
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-_HUB_SECONDS = 5.0
 _OF_STUDENTS = ("student", "baselines")
 """Sections of the stages that train students."""
 
@@ -38,14 +38,11 @@ def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, di
     A stage that reads the directory of one that names a model opens that model too: what the directory
     holds of it is its name. Of the encoder that a student starts from, its own directory holds the weights.
     """
-    generator = config.generator
     named = {
-        "prepare": data_hashes(config.task.data),
-        "labeller": {key: model_hash(name) for key, name in config.labeller.models().items()},
-        "generator": {"generator.model": model_hash(generator.model)}
-        if generator.model is not None
-        else {"generator.encoder": model_hash(generator.encoder)},
+        stage: {key: model_hash(name) for key, name in models.items()}
+        for stage, models in teacher_models(config).items()
     }
+    named["prepare"] = data_hashes(config.task.data)
     start = config.student.encoder
     students = {} if start is None else {"student.encoder.model": model_hash(start.model)}
     found: dict[str, dict[str, str]] = {}
@@ -59,6 +56,17 @@ def outside_hashes(config: "RunConfig", stages: Sequence[Stage]) -> dict[str, di
         if stage.section == "ppo":
             found[stage.name].update(module_hashes(config.ppo.reward.modules))
     return found
+
+
+def teacher_models(config: "RunConfig") -> dict[str, dict[str, str]]:
+    """By stage, every model that the stage loads, by the key that names it."""
+    generator = config.generator
+    return {
+        "labeller": config.labeller.models(),
+        "generator": {"generator.encoder": generator.encoder}
+        if generator.model is None
+        else {"generator.model": generator.model},
+    }
 
 
 def data_hashes(data: DataConfig) -> dict[str, str]:
@@ -81,12 +89,12 @@ def data_hashes(data: DataConfig) -> dict[str, str]:
 
 def model_hash(name: str) -> str:
     """Of the model that `model_directory` would load for that name."""
-    if name == PACKAGED or Path(name).expanduser().is_dir() or name.startswith((".", "/", "~")):
-        try:
-            return directory_hash(model_directory(name))
-        except ModelNotFound:
-            return "absent"
-    return _model_commit(name)
+    if of_the_hub(name):
+        return _model_commit(name)
+    try:
+        return directory_hash(model_directory(name))
+    except ModelNotFound:
+        return "absent"
 
 
 def module_hashes(modules: Sequence[str]) -> Mapping[str, str]:
@@ -119,20 +127,13 @@ def _hash_as_it_is(path: Path, size: int, changed: int, inode: int) -> str:
 
 @cache
 def _model_commit(name: str) -> str:
-    from huggingface_hub import HfApi, snapshot_download
-
-    try:
-        cached = snapshot_download(name, local_files_only=True)
-    except (OSError, ValueError):
-        return _told(name, _current_commit(HfApi().model_info, name))
-    return _told(name, Path(cached).name)
+    cached = cached_model(name)
+    return _told(name, _current_commit(current_model, name) if cached is None else cached.name)
 
 
 @cache
 def _data_set_commit(name: str, config: str | None) -> str:
-    from huggingface_hub import HfApi
-
-    current = _current_commit(HfApi().dataset_info, name)
+    current = _current_commit(current_data_set, name)
     return _told(name, current or _cached_data_set(name, config))
 
 
@@ -152,9 +153,9 @@ def _cached_data_set(name: str, config: str | None) -> str | None:
     return max(found, key=lambda path: path.stat().st_mtime).name if found else None
 
 
-def _current_commit(ask: Callable[..., Any], name: str) -> str | None:
+def _current_commit(ask: Callable[[str], Any], name: str) -> str | None:
     try:
-        commit: str | None = ask(name, timeout=_HUB_SECONDS).sha
+        commit: str | None = ask(name).sha
     except Exception as error:
         # A hub that is away, and a name that it does not know, are told by the stage that loads it.
         log.info("hub_did_not_answer", name=name, reason=str(error)[:200])

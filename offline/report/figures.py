@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.manifold import TSNE
@@ -26,29 +27,56 @@ OURS_COLOUR, OTHER_COLOUR, TEACHER_COLOUR = "#0f766e", "#64748b", "#b45309"
 MAP_POINTS = 1_500
 
 
+_PPO_PANELS: Mapping[str, tuple[str, ...]] = {
+    "reward": ("reward", "held_out_reward"),
+    "reward's terms": (),
+    "label agreement": ("label_agreement", "held_out_label_agreement"),
+    "KL to the tuned prompt, nats a sample": ("kl",),
+    "entropy, nats a token": ("entropy",),
+    "share of clipped ratios": ("clip_fraction",),
+    "explained variance of the value head": ("explained_variance",),
+    "tokens of a sample": ("length",),
+    "distinct n-grams": ("distinct_1", "distinct_2"),
+    "self-BLEU of a round": ("self_bleu",),
+}
+_TERM = "reward_"
+_HELD_OUT = "held_out_"
+
+
 def ppo_curves(steps: Sequence[Mapping[str, float]]) -> str:
-    """Reward, label agreement and diversity over the steps of PPO.
+    """Every figure of the rounds of PPO that tells how it went, a panel each; held-out samples as dots.
 
     Args:
         steps: rows of the stage's log, each with `step`; a figure that a row lacks leaves a gap.
     """
-    panels = (
-        ("reward", "reward"),
-        ("label_agreement", "label agreement"),
-        ("distinct_2", "distinct 2-grams"),
-        ("kl", "KL to the tuned prompt"),
-    )
-    figure = Figure(figsize=(9.6, 2.5), layout="constrained")
-    axes = figure.subplots(1, len(panels))
-    for axis, (name, title) in zip(axes, panels, strict=True):
-        points = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
-        if points:
-            x, y = np.array(points).T
-            axis.plot(x, y, color=OURS_COLOUR, alpha=0.35, linewidth=1)
-            axis.plot(x, _smooth(y), color=OURS_COLOUR, linewidth=1.8)
-        axis.set_title(title)
-        axis.set_xlabel("PPO step")
+    terms = sorted({name for row in steps for name in row if name.startswith(_TERM)})
+    columns = -(-len(_PPO_PANELS) // 2)
+    figure = Figure(figsize=(15, 5.4), layout="constrained")
+    axes = figure.subplots(2, columns).flat
+    for axis, (title, names) in zip(axes, _PPO_PANELS.items(), strict=True):
+        shown = names or terms
+        for place, name in enumerate(shown):
+            points = [(row["step"], row[name]) for row in steps if row.get(name) is not None]
+            if points:
+                _ppo_curve(axis, np.array(points), name, f"C{place}" if len(names) != 1 else None)
+        axis.set_title(title, fontsize="medium")
+        axis.set_xlabel("round")
+        if len(shown) > 1:
+            beside = any(name.startswith(_HELD_OUT) for name in shown)
+            where = "upper left" if beside else "center left"
+            axis.legend(loc=where, fontsize="x-small", frameon=False)
     return svg(figure)
+
+
+def _ppo_curve(axis: Axes, points: NDArray[np.float64], name: str, colour: str | None) -> None:
+    x, y = points.T
+    told = name.removeprefix(_TERM) if name.startswith(_TERM) else name
+    if name.startswith(_HELD_OUT):
+        axis.plot(x, y, "o-", color=TEACHER_COLOUR, markersize=3, linewidth=1, label="held out")
+        return
+    colour = colour or OURS_COLOUR
+    axis.plot(x, y, color=colour, alpha=0.35, linewidth=1)
+    axis.plot(x, _smooth(y), color=colour, linewidth=1.8, label=told.replace("_", " "))
 
 
 def store_map(vectors: NDArray[np.float32], labels: Sequence[str], names: Sequence[str]) -> str:

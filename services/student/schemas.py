@@ -79,7 +79,7 @@ class Neighbour(BaseModel):
         id: of the item.
         similarity: cosine of its vector and the text's.
         weight: its share by similarity; those of all neighbours sum to 1. Where edits brought labels that the student
-            does not know, the labels are balanced on top of it, so that a label of few items is not drowned by those of many.
+            does not know, labels are balanced on top of it: those of many items are not to drown one of few.
         labels: the teacher's soft label, by label.
         text, text_pair: null where the store did not give them, or the key may not see texts.
         label, origin: null where the store did not give them.

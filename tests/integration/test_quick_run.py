@@ -59,6 +59,12 @@ def test_the_report_holds_every_figure_and_picture(quick_run: Any) -> None:
     assert len(table) == 2 + 1 + len(report["systems"])
     page = (quick_run.directory / "report.html").read_text()
     assert page.count("<svg") == 4
+    for title in (
+        "reward", "new wording", "label agreement", "KL to the tuned prompt, nats a sample", "share of clipped ratios",
+        "entropy, nats a token", "explained variance of the value head", "tokens of a sample", "distinct 1",
+        "distinct 2", "self-BLEU of a round",
+    ):  # fmt: skip
+        assert f"<!-- {title} -->" in page
     assert not re.search(r"(src|href)=.https?://", page)
 
 

@@ -89,6 +89,19 @@ def test_an_encoder_for_the_student_that_is_not_there_is_told_before_anything_ru
     assert not list(tmp_path.rglob("manifest.json"))
 
 
+def test_a_weight_of_no_term_is_told_with_its_line_and_nothing_is_written(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "task.yaml").write_text(
+        "task:\n  name: toy\n  labels: [a, b]\n  data: {train: rows.jsonl, test: rows.jsonl}\n"
+        "ppo:\n  reward:\n    weights: {acuracy: 1.0}\n"
+    )
+    told = retrikt("run", "task.yaml", "--dry-run", where=tmp_path)
+    assert told.returncode == 2
+    assert "task.yaml:7: unknown key 'ppo.reward.weights.acuracy'" in told.stderr
+    assert "Did you mean 'accuracy'?" in told.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {"rows.jsonl", "task.yaml"}
+
+
 def test_a_configuration_is_told_with_its_defaults_and_can_be_run(tmp_path: Path) -> None:
     told = retrikt("config", "helpdesk", "--set", "ppo.steps=7", where=tmp_path)
     assert told.returncode == 0, told.stderr

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from offline.configs.loading import load_config
+from offline.configs.loading import load_config, place_in
 from offline.tasks.config import TaskConfig
 from services.platform.errors import InvalidConfig
 
@@ -105,3 +105,13 @@ def test_an_override_that_says_nothing_is_refused(tmp_path: Path, override: str)
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"absent\.yaml cannot be read"):
         load_config(Config, tmp_path / "absent.yaml")
+
+
+def test_a_place_is_told_for_what_the_file_says_alone(tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(GOOD)
+    assert place_in(path, ("training", "steps")) == f"{path}:9"
+    assert place_in(path, ("task", "labels", 1)) == f"{path}:4"
+    for absent in (("training", "rate"), ("task", "labels", 2), ("task", "name", "first")):
+        assert place_in(path, absent) is None
+    assert place_in(tmp_path / "absent.yaml", ("task",)) is None

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from offline.teacher import comparison
 from offline.teacher.advantages import (
@@ -168,6 +169,111 @@ def test_rates_rise_over_the_warm_up_and_a_round_of_none_moves_no_further(
     assert moved(10, 10) == moved(10, 25) == whole
 
 
+def tiny_trainer(
+    generator: Generator, weights: dict[str, float] | None = None, **changes: Any
+) -> Trainer:
+    """A trainer of `QUICK` with these changes; without weights the colours are rewarded."""
+    torch.manual_seed(0)
+    prompts = torch.randn(2, 4, generator.model.dimensions) * 0.3
+    reward = colour_reward({"accuracy": 1.0} if weights is None else weights)
+    return Trainer(prompts, generator, reward, QUICK.model_copy(update=changes), seed=0)
+
+
+def test_no_pass_follows_one_that_left_the_policy_further_than_step_kl(
+    tiny_generator: Make,
+) -> None:
+    def first_round(**changes: Any) -> dict[str, float]:
+        return tiny_trainer(tiny_generator("gpt2", max_tokens=6), **changes).step(1)
+
+    # 64 samples in minibatches of 32: two updates a pass. The first update is made at no distance at all.
+    apart = first_round(epochs=1)["step_kl"]
+    assert apart > 0
+    assert first_round(epochs=4, step_kl=1e9)["updates"] == 8
+    assert first_round(epochs=4, step_kl=1e-12)["updates"] == 2, "a pass is made to its end"
+    # It is the mean over the pass's tokens that counts.
+    assert first_round(epochs=4, step_kl=0.99 * apart)["updates"] == 2
+    assert first_round(epochs=4, step_kl=1.01 * apart)["updates"] == 4
+
+
+def test_the_entropy_bonus_alone_spreads_what_is_written(tiny_generator: Make) -> None:
+    def spread(entropy: float, rounds: int) -> tuple[list[float], float]:
+        """The rounds' entropies in nats, and how far the prompt has moved."""
+        generator = tiny_generator("gpt2", max_tokens=6)
+        trainer = tiny_trainer(generator, weights={}, entropy=entropy)
+        before = trainer.prompt.fixed()
+        entropies = [trainer.step(number)["entropy"] for number in range(1, rounds + 1)]
+        return entropies, float((trainer.prompt.fixed() - before).abs().max())
+
+    # Nothing is rewarded, so that nothing else can move the prompt.
+    assert spread(0.0, rounds=1)[1] == 0.0
+    entropies, moved = spread(0.1, rounds=6)
+    assert moved > 0
+    assert min(entropies[-2:]) > entropies[0] + 0.1, entropies
+
+
+def test_every_round_steers_the_kl_coefficient_by_its_own_kl(tiny_generator: Make) -> None:
+    target, rate = 0.5, 0.5
+    generator = tiny_generator("gpt2", max_tokens=6)
+    config = QUICK.model_copy(
+        update={"steps": 8, "kl_coefficient": 0.01, "kl_target": target, "kl_rate": rate}
+    )
+    rows = run_ppo(generator, config).rows[1:]
+    before = config.kl_coefficient
+    risen: list[bool] = []
+    for row in rows:
+        # Formula 6 of docs/ppo.md.
+        error = float(np.clip(row["kl"] / target - 1, -0.2, 0.2))
+        assert row["kl_coefficient"] == pytest.approx(before * (1 + rate * error), rel=1e-6)
+        risen.append(row["kl_coefficient"] > before)
+        before = row["kl_coefficient"]
+    assert rows[0]["kl"] < target < rows[-1]["kl"]
+    assert not risen[0], "the first round's samples are the tuned prompt's own"
+    assert risen[-1]
+
+
+def test_a_huge_gradient_of_the_value_head_does_not_shorten_the_prompt_s(
+    tiny_generator: Make,
+) -> None:
+    clip = 0.01
+    norms: list[tuple[float, float]] = []
+
+    def keep(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        # The value head's group is the last.
+        *prompt, head = (
+            torch.cat([parameter.grad.flatten() for parameter in group["params"]])
+            for group in optimizer.param_groups
+        )
+        norms.append((float(torch.cat(prompt).norm()), float(head.norm())))
+
+    # Advantages are normalised, so a thousandfold reward is one for the value head's gradient alone.
+    trainer = tiny_trainer(
+        tiny_generator("gpt2", max_tokens=6), weights={"accuracy": 1e3}, gradient_clip=clip
+    )
+    handle = register_optimizer_step_pre_hook(keep)
+    try:
+        figures = trainer.step(1)
+    finally:
+        handle.remove()
+    assert figures["gradient_norm"] > clip, "there is something to clip"
+    assert [prompt for prompt, _ in norms] == pytest.approx([clip] * 4, rel=1e-3)
+    assert [head for _, head in norms] == pytest.approx([clip] * 4, rel=1e-3)
+
+
+def test_within_a_round_the_value_head_has_no_part_in_the_prompt_s_steps(
+    tiny_generator: Make,
+) -> None:
+    def moved(value_learning_rate: float) -> torch.Tensor:
+        trainer = tiny_trainer(
+            tiny_generator("gpt2", max_tokens=6),
+            weights={"accuracy": 1e3},
+            value_learning_rate=value_learning_rate,
+        )
+        trainer.step(1)
+        return trainer.prompt.fixed()
+
+    assert torch.equal(moved(1e-6), moved(0.1))
+
+
 def test_equal_prompts_are_compared_once_and_told_under_both_names(
     tiny_generator: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -203,7 +309,8 @@ def test_the_log_has_every_figure_a_practitioner_looks_at(tiny_generator: Make) 
     assert set(improved.rows[-1]) >= {
         "step", "reward", "reward_accuracy", "label_agreement", "kl", "kl_coefficient", "entropy",
         "clip_fraction", "step_kl", "explained_variance", "policy_loss", "value_loss", "length",
-        "distinct_1", "distinct_2", "complete", "gradient_norm", "held_out_reward",
+        "distinct_1", "distinct_2", "self_bleu", "complete", "gradient_norm", "updates",
+        "held_out_reward", "held_out_label_agreement",
     }  # fmt: skip
     assert all(np.isfinite(value) for value in improved.rows[-1].values())
 
