@@ -100,7 +100,12 @@ class CellPlan:
     def _measuring(self, system: System) -> str:
         parts: dict[str, Any] = {
             "revision": system.revision,
-            "asked": [self.variant.k, self.variant.gate],
+            "asked": [
+                self.variant.k,
+                self.variant.gate,
+                self.variant.lexical,
+                self.variant.neighbours,
+            ],
             "code": {module: code_hash(module) for module in (*system.code, METRICS)},
         }
         if system.static:

@@ -52,13 +52,18 @@ class Sieve:
     quality: QualityConfig
 
     def __call__(
-        self, written: pa.Table, total: int, wanted: Sequence[str], generator: str, *, pair: bool
+        self,
+        written: pa.Table,
+        left_out: Mapping[str, int],
+        wanted: Sequence[str],
+        generator: str,
+        *,
+        pair: bool,
     ) -> WrittenSamples:
         """The samples that pass.
 
         Args:
-            written: complete samples; see `write_shard`.
-            total: how many were begun.
+            written, left_out: complete samples, and how many of the others there were; see `gathered`.
             wanted: labels that they were written for.
             generator: identity of what wrote them.
             pair: whether they are pairs.
@@ -66,7 +71,7 @@ class Sieve:
         texts: list[str] = written["text"].to_pylist()
         pairs: list[str] | None = written["text_pair"].to_pylist() if pair else None
         asked: list[str] = written["label"].to_pylist()
-        labeller, dropped = self.labeller, Counter({"incomplete": total - len(texts)})
+        labeller, dropped = self.labeller, Counter(left_out)
         items: list[AddedItem] = []
         if texts:
             embeddings = labeller.embed(texts, pairs)
@@ -105,7 +110,7 @@ class Sieve:
         return WrittenSamples(
             tuple(items),
             {
-                "written": total,
+                "written": len(texts) + sum(left_out.values()),
                 "kept": counts,
                 "dropped": {reason: number for reason, number in dropped.items() if number},
             },

@@ -24,7 +24,7 @@ from offline.tasks.label_words import label_words
 from offline.tasks.normal_form import letters_and_digits
 from offline.tasks.prepared import Examples, PreparedTask
 from offline.teacher.encoder import load_encoder
-from offline.teacher.generation import SCHEMA, GenerateConfig, shards, write_shard
+from offline.teacher.generation import GenerateConfig, gathered, shards, write_shard
 from offline.teacher.generator import SHARED_TOKENS, Generator, load_generator
 from offline.teacher.labeller import Labeller, LabellerConfig
 from offline.teacher.labeller_fit import fit_labeller
@@ -110,13 +110,10 @@ def written_samples(
     total = count * len(wanted)
     generate = GenerateConfig.model_validate(sources.stages["generate"].config)
     generate = generate.model_copy(update={"samples": total})
-    written = pa.concat_tables(
+    written, unfit = gathered(
         [
-            SCHEMA.empty_table(),
-            *(
-                write_shard(shard, generator, prompt.fixed(), wanted)
-                for shard in shards(generate, len(wanted), seed)
-            ),
+            write_shard(shard, generator, prompt.fixed(), wanted)
+            for shard in shards(generate, len(wanted), seed)
         ]
     )
     quality = KnowledgeConfig.model_validate(sources.stages["knowledge"].config).quality
@@ -132,7 +129,7 @@ def written_samples(
         held_out=_held_out(sources),
         quality=quality,
     )
-    found = sieve(written, total, wanted, generator.identity, pair=run.task.pair)
+    found = sieve(written, unfit, wanted, generator.identity, pair=run.task.pair)
     return WrittenSamples(found.items, found.figures, (*left_out, *found.warnings))
 
 
@@ -229,8 +226,7 @@ def _prompt(
 ) -> SoftPrompt:
     """The prompt of these labels: their words, tuned on their texts."""
     names = list(words.values())
-    # The generator has room for the run's own names. Of a longer one `name_prompt` leaves out the first tokens, which
-    # would stand in the shared places; where these have no room for the rest either, the last ones too.
+    # The generator has room for the run's own names; of a longer one `name_prompt` leaves out the last tokens.
     room = generator.name_width - SHARED_TOKENS
     own = config.label_tokens or min(generator.framing.name_width(names), room)
     prompt = name_prompt(generator, names, SHARED_TOKENS, own)

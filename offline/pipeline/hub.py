@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Of the loader itself, so that what is asked here is what it would load.
-from offline.teacher.pretrained import _PATTERNS, PACKAGED, _not_found, model_directory
+from offline.teacher.pretrained import PACKAGED, cached_model, model_directory, not_found
 from services.platform.errors import ModelNotFound
 
 if TYPE_CHECKING:
@@ -18,20 +18,6 @@ def of_the_hub(name: str) -> bool:
     """Whether `model_directory` looks for a model of that name in the cache and on the hub."""
     on_disk = name.startswith((".", "/", "~")) or Path(name).expanduser().is_dir()
     return name != PACKAGED and not on_disk
-
-
-def cached_model(name: str) -> Path | None:
-    """The copy in the local cache that `model_directory` would load, named by its commit.
-
-    A copy counts as whole with the files that the loader reads. It never fetches the others (a README, pickles), and
-    without its patterns `huggingface_hub` takes every copy for an interrupted download.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=_PATTERNS))
-    except (OSError, ValueError):
-        return None
 
 
 @cache
@@ -75,10 +61,10 @@ def _check_on_hub(name: str) -> None:
         model_directory(name)  # It asks nobody either, and says what a name has to be.
         return
     except HfHubHTTPError as error:
-        raise _not_found(name, f"the hub answered {error}") from error
+        raise not_found(name, f"the hub answered {error}") from error
     except Exception as error:
         reason = f"the hub at {constants.ENDPOINT} did not answer ({error})"
-        raise _not_found(name, reason) from error
+        raise not_found(name, reason) from error
     files = [Path(file.rfilename) for file in current.siblings or ()]
     top = [path.name for path in files if len(path.parts) == 1]
     missing = [] if "config.json" in top else ["config.json"]

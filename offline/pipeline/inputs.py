@@ -8,7 +8,7 @@ from offline.configs.run import RunConfig
 from offline.pipeline.hub import check_model
 from offline.pipeline.outside import teacher_models
 from offline.tasks.config import DataConfig
-from offline.teacher.rewards import _TERMS, RewardConfig, load_terms
+from offline.teacher.rewards import TERMS, RewardConfig, load_terms
 from services.platform.errors import InvalidConfig, InvalidData, ModelNotFound
 
 _REWARD = ("ppo", "reward")
@@ -62,9 +62,9 @@ def _check_reward(reward: RewardConfig, source: Path | None) -> None:
     load_terms(RewardConfig(weights={}))
     weights = (*_REWARD, "weights")
     wrong = [
-        f"{_where(source, (*weights, name))}{unknown_key((*weights, name), sorted(_TERMS))}"
+        f"{_where(source, (*weights, name))}{unknown_key((*weights, name), sorted(TERMS))}"
         for name in reward.weights
-        if name not in _TERMS
+        if name not in TERMS
     ]
     if wrong:
         raise InvalidConfig(

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from offline.pipeline.code_hash import user_code_hash
-from offline.pipeline.hub import cached_model, current_data_set, current_model, of_the_hub
+from offline.pipeline.hub import current_data_set, current_model, of_the_hub
 from offline.pipeline.manifest import hash_json
 from offline.pipeline.stage import Stage
 from offline.tasks.config import DataConfig
 from offline.tasks.examples import data_set_of
-from offline.teacher.pretrained import model_directory
+from offline.teacher.pretrained import cached_model, model_directory
 from services.platform.errors import ModelNotFound
 from services.platform.file_hash import hash_file
 

@@ -4,13 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from offline.pipeline.shards import run_shards
 from offline.pipeline.stage import StageContext
 from offline.tasks.prepared import PreparedTask
-from offline.teacher.generation import SCHEMA, GenerateConfig, SampleShard, Writing, shards
+from offline.teacher.generation import (
+    GenerateConfig,
+    SampleShard,
+    Writing,
+    gathered,
+    shards,
+)
 from offline.teacher.generator import generator_identity
 
 
@@ -32,8 +37,7 @@ def run(
         context.report(written, config.samples, {})
 
     asked = shards(config, len(task.labels), context.seed)
-    tables = run_shards(context.engine, work, asked, context.partial, done)
-    table = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    table, left_out = gathered(run_shards(context.engine, work, asked, context.partial, done))
     table = table.replace_schema_metadata({"generator": generator_identity(inputs["generator"])})
     pq.write_table(table, context.directory / "samples.parquet", compression="zstd")
-    return {"samples": table.num_rows, "incomplete": config.samples - table.num_rows}
+    return {"samples": table.num_rows, **left_out}

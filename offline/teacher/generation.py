@@ -1,6 +1,7 @@
 """Writing the samples of a release: the same number a label, in shards that stand alone."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ SCHEMA = pa.schema(
         ("logprob", pa.float32()),
     ]
 )
+LEFT_OUT = ("incomplete", "empty")
+"""Why a sample is not in a shard's table: it did not come to its end in time, or ended without a text."""
 
 
 class GenerateConfig(Section):
@@ -102,19 +105,18 @@ def write_shard(
 ) -> pa.Table:
     """The complete samples of a shard: `text`, `text_pair`, `label`, `logprob`.
 
-    Samples that did not come to their end in time, or without a text, are left out. `logprob` is the log-probability of
-    the whole sample under the distribution that it was drawn from.
+    Samples that did not come to their end in time, or without a text (of a pair, without either), are left out; the
+    table's metadata says how many, see `gathered`. `logprob` is the log-probability of the whole sample under the
+    distribution that it was drawn from.
     """
     source = torch.Generator().manual_seed(shard.seed)
     written = write(generator, prompts, shard.labels, shard.sampling, source)
     logprobs = written.sampled.logprobs.sum(1).cpu().tolist()
     pairs = written.pairs
-    kept = [
-        row
-        for row, text in enumerate(written.texts)
-        if written.complete[row] and text and (pairs is None or pairs[row])
-    ]
-    return pa.table(
+    complete = np.flatnonzero(written.complete).tolist()
+    kept = [row for row in complete if written.texts[row] and (pairs is None or pairs[row])]
+    left_out = (len(written.texts) - len(complete), len(complete) - len(kept))
+    table = pa.table(
         {
             "text": [written.texts[row] for row in kept],
             "text_pair": [None if pairs is None else pairs[row] for row in kept],
@@ -123,6 +125,22 @@ def write_shard(
         },
         SCHEMA,
     )
+    return table.replace_schema_metadata(
+        {why: str(number) for why, number in zip(LEFT_OUT, left_out, strict=True)}
+    )
+
+
+def gathered(tables: Sequence[pa.Table]) -> tuple[pa.Table, Counter[str]]:
+    """The samples of all shards as one table, and how many were left out, by `LEFT_OUT`.
+
+    Args:
+        tables: what `write_shard` made.
+    """
+    left_out = Counter(dict.fromkeys(LEFT_OUT, 0))
+    for table in tables:
+        left_out.update({why: int(table.schema.metadata[why.encode()]) for why in LEFT_OUT})
+    whole = pa.concat_tables([SCHEMA.empty_table(), *tables])
+    return whole.replace_schema_metadata(None), left_out
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ def describe_generator(
     framing = Framing(tokenizer, pair)
     prompted(model, framing)
     width = SHARED_TOKENS + framing.name_width(names)
-    _check_room(model, framing, width, config.max_tokens)
+    check_room(model, framing, width, config.max_tokens)
     return {
         "model": config.model,
         "identity": config.model or f"miniature-{_weights_hash(directory / MODEL)}",
@@ -157,7 +157,12 @@ def _description(directory: Path) -> dict[str, Any]:
     return found
 
 
-def _check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens: int) -> None:
+def check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens: int) -> None:
+    """Refuse a prompt of `width` tokens and samples of `max_tokens` for which the model has no positions.
+
+    Raises:
+        InvalidConfig: they are too long.
+    """
     positions = getattr(model.config, "max_position_embeddings", None)
     if model.config.is_encoder_decoder:
         needed = max(width, len(decoder_start(model, framing)) + max_tokens)
@@ -167,7 +172,7 @@ def _check_room(model: PreTrainedModel, framing: Framing, width: int, max_tokens
         raise InvalidConfig(
             f"A prompt of {width} tokens and a sample of {max_tokens} need more than the"
             f" {positions} positions of the generator.",
-            hint="Lower generator.max_tokens.",
+            hint="Lower generator.max_tokens, or soft_prompt.label_tokens where they are set.",
         )
 
 

@@ -18,7 +18,7 @@ from offline.teacher.generator import MODEL, SHARED_TOKENS, GeneratorConfig
 from offline.teacher.language_model import attention
 from offline.teacher.likelihood import likelihood
 from offline.teacher.precision import settled
-from offline.teacher.warm_start import warm_start
+from offline.teacher.warm_start import encoder_tokenizer, warm_start
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 
@@ -66,7 +66,7 @@ def make_miniature(
         encoder=config.encoder,
         tokens=config.vocabulary,
         layers=config.layers,
-        positions=config.max_tokens + _longest(names) + SHARED_TOKENS,
+        positions=config.max_tokens + _longest(names, config.encoder) + SHARED_TOKENS,
         dropout=config.dropout,
         seed=seed,
     )
@@ -90,9 +90,11 @@ def save_miniature(made: Miniature, directory: Path, precision: str) -> None:
     made.tokenizer.save_pretrained(directory / MODEL)
 
 
-def _longest(names: Sequence[str]) -> int:
-    # A token is at least one character, so this is room enough before the tokenizer is there.
-    return max(map(len, names)) + 2
+def _longest(names: Sequence[str], encoder: str) -> int:
+    """Room for each name with its colon and one filler: a place for each character, and more where a character is
+    several tokens (a Hangul syllable is its letters)."""
+    tokens = encoder_tokenizer(encoder)(list(names), add_special_tokens=False)["input_ids"]
+    return max(map(len, [*names, *tokens])) + 2
 
 
 def _encoded(examples: Examples, framing: Framing, max_tokens: int) -> list[list[int]]:

@@ -11,7 +11,7 @@ PACKAGED = "all-MiniLM-L6-v2"
 
 # Text and safetensors: pickled weights are not fetched. `tokenizer*` also matches a repository's `tokenizer.py`:
 # that one is fetched, and never run, since nothing is loaded with `trust_remote_code`.
-_PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
+PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
 _HUB_SECONDS = 5.0
 
 
@@ -35,7 +35,23 @@ def model_directory(name: str) -> Path:
             f"The model directory {path} does not exist.",
             hint="Name a directory with config.json and model.safetensors, or a hub name.",
         )
-    return _checked(_from_hub(name), name)
+    return cached_model(name) or _checked(_from_hub(name), name)
+
+
+def cached_model(name: str) -> Path | None:
+    """The copy in the local Hugging Face cache that `model_directory` loads, named by its commit; None where there is
+    none, or none with the files that the loader reads: another program may have fetched a part of them.
+
+    The loader never fetches a repository's other files (a README, pickles), and without its patterns
+    `huggingface_hub` takes every copy for an interrupted download.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        copy = Path(snapshot_download(name, local_files_only=True, allow_patterns=PATTERNS))
+    except (OSError, ValueError):
+        return None
+    return None if _missing(copy) else copy
 
 
 def _packaged() -> Path:
@@ -49,12 +65,7 @@ def _packaged() -> Path:
 
 
 def _checked(directory: Path, name: str) -> Path:
-    missing = [
-        what
-        for what, pattern in (("config.json", "config.json"), ("safetensors", "*.safetensors"))
-        if not any(directory.glob(pattern))
-    ]
-    if missing:
+    if missing := _missing(directory):
         raise ModelNotFound(
             f"The model {name!r} in {directory} has no {' and no '.join(missing)} file.",
             hint="Expected a Hugging Face model directory; weights are read from safetensors only.",
@@ -62,25 +73,34 @@ def _checked(directory: Path, name: str) -> Path:
     return directory
 
 
+def _missing(directory: Path) -> list[str]:
+    return [
+        what
+        for what, pattern in (("config.json", "config.json"), ("safetensors", "*.safetensors"))
+        if not any(directory.glob(pattern))
+    ]
+
+
 def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
-        return Path(snapshot_download(name, local_files_only=True, allow_patterns=_PATTERNS))
+        validate_repo_id(name)
     except HFValidationError as error:
         raise ModelNotFound(
             f"{name!r} is neither a directory nor a valid hub name: {error}",
             hint="Name a directory with config.json and model.safetensors.",
         ) from error
-    except OSError as cached:
-        if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
-            raise _not_found(name, f"HF_HUB_OFFLINE is set ({cached})") from cached
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
+        raise not_found(name, "HF_HUB_OFFLINE is set")
     _reach_hub(name)
     try:
-        return Path(snapshot_download(name, allow_patterns=_PATTERNS, etag_timeout=_HUB_SECONDS))
-    except (OSError, ValueError) as error:
-        raise _not_found(name, f"the hub answered {error}") from error
+        return Path(snapshot_download(name, allow_patterns=PATTERNS, etag_timeout=_HUB_SECONDS))
+    except Exception as error:
+        # Whatever there is: the client hands on the errors of the HTTP library that it has at the time.
+        raise not_found(name, f"the download from the hub failed: {error}") from error
 
 
 def _reach_hub(name: str) -> None:
@@ -96,14 +116,15 @@ def _reach_hub(name: str) -> None:
     try:
         httpx.head(url, timeout=_HUB_SECONDS, follow_redirects=True)
     except httpx.HTTPError as error:
-        raise _not_found(
+        raise not_found(
             name, f"the hub at {constants.ENDPOINT} did not answer ({error})"
         ) from error
 
 
-def _not_found(name: str, reason: str) -> ModelNotFound:
+def not_found(name: str, reason: str) -> ModelNotFound:
+    """The error for a model that is nowhere; `reason` says why the hub did not give it."""
     return ModelNotFound(
         f"The model {name!r} cannot be loaded: it is no directory here, it is not in the local cache,"
-        f" and {reason}.",
+        f" or not whole, and {reason}.",
         hint="Save the model elsewhere with `save_pretrained` and name that directory.",
     )

@@ -32,7 +32,8 @@ from services.platform.errors import InvalidConfig
 
 Term = Callable[["RewardBatch"], NDArray[np.float32]]
 
-_TERMS: dict[str, Term] = {}
+TERMS: dict[str, Term] = {}
+"""Every registered term, by name."""
 
 
 WEIGHTS = {
@@ -115,10 +116,10 @@ def reward_term(name: str) -> Callable[[Term], Term]:
     """
 
     def register(term: Term) -> Term:
-        known = _TERMS.get(name)
+        known = TERMS.get(name)
         if known is not None and known.__module__ != term.__module__:
             raise InvalidConfig(f"Two reward terms are named {name!r}: {known} and {term}.")
-        _TERMS[name] = term
+        TERMS[name] = term
         return term
 
     return register
@@ -141,13 +142,13 @@ def load_terms(config: RewardConfig) -> dict[str, tuple[float, Term]]:
                 f"The reward module {module!r} cannot be imported: {error}.",
                 hint="Name a module on the Python path under ppo.reward.modules.",
             ) from error
-    unknown = sorted(set(config.weights) - set(_TERMS))
+    unknown = sorted(set(config.weights) - set(TERMS))
     if unknown:
         raise InvalidConfig(
             f"There is no reward term {', '.join(map(repr, unknown))}.",
-            hint=f"There are {', '.join(sorted(_TERMS))}; register yours with `reward_term`.",
+            hint=f"There are {', '.join(sorted(TERMS))}; register yours with `reward_term`.",
         )
-    return {name: (weight, _TERMS[name]) for name, weight in config.weights.items() if weight}
+    return {name: (weight, TERMS[name]) for name, weight in config.weights.items() if weight}
 
 
 class Reward:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from offline.configs.section import Section
 from offline.processor import rounded
-from offline.teacher.generator import Generator
+from offline.teacher.generator import Generator, check_room
 from offline.teacher.policy import assess
 from offline.teacher.prompted import PromptedModel
 from offline.teacher.run_log import Log
@@ -23,8 +23,8 @@ class SoftPromptConfig(Section):
     """How the soft prompt is tuned.
 
     Attributes:
-        label_tokens: virtual tokens of each label, which start as its words; 0 for as many as the
-            longest name needs. Shared ones come before them.
+        label_tokens: virtual tokens of each label, which start as its words and a colon; 0 for as many as the
+            longest name needs; of longer names, their first words. Shared ones come before them.
         epochs: most passes over the labelled texts.
         patience: epochs without a better likelihood of the held-out texts before it stops.
         held_out: share of the labelled texts, at least one a label, that decide when to stop.
@@ -97,14 +97,16 @@ def name_prompt(
         generator: whose embeddings.
         label_texts: the words of each label.
         shared: shared tokens; they start as fillers.
-        own: tokens of each label; 0 for as many as the longest name needs.
+        own: tokens of each label; 0 for as many as the longest name needs. Longer names lose their last tokens.
+
+    Raises:
+        InvalidConfig: the generator has no positions for such a prompt and a sample.
     """
     own = own or generator.framing.name_width(label_texts)
-    ids = torch.tensor([generator.framing.name(words, shared + own) for words in label_texts])
-    embedded = generator.model.embed(ids)
-    # A name may reach into the shared places where `own` is small: what is shared must be the same.
+    check_room(generator.model.model, generator.framing, shared + own, generator.max_tokens)
+    ids = torch.tensor([generator.framing.name(words, own) for words in label_texts])
     filler = generator.model.embed(torch.full((shared,), generator.framing.filler))
-    return SoftPrompt(filler, embedded[:, shared:])
+    return SoftPrompt(filler, generator.model.embed(ids))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,7 @@ def warm_start(
         InvalidConfig: the encoder is not a BERT.
         ModelNotFound: see `model_directory`.
     """
-    directory = model_directory(encoder)
+    directory, tokenizer = model_directory(encoder), encoder_tokenizer(encoder)
     disable_progress_bar()  # type: ignore[no-untyped-call]
     source = AutoModel.from_pretrained(
         directory, use_safetensors=True, trust_remote_code=False, local_files_only=True
@@ -64,14 +64,23 @@ def warm_start(
             f" {source.config.model_type!r}.",
             hint="Set generator.encoder to a BERT, or generator.model to a causal language model.",
         )
-    tokenizer = AutoTokenizer.from_pretrained(
-        directory, trust_remote_code=False, local_files_only=True
-    )
     kept = _kept_tokens(texts, tokenizer, source, tokens)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _decoder(source, kept, layers, positions, dropout)
     return model, _pruned_tokenizer(tokenizer, kept, positions)
+
+
+def encoder_tokenizer(encoder: str) -> PreTrainedTokenizerBase:
+    """The encoder's own, of whose tokens those of the generator are a part.
+
+    Raises:
+        ModelNotFound: see `model_directory`.
+    """
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+        model_directory(encoder), trust_remote_code=False, local_files_only=True
+    )
+    return tokenizer
 
 
 def _kept_tokens(

@@ -75,10 +75,11 @@ def test_an_ablation_is_a_system_of_its_own(small_data: Path) -> None:
     assert [system.name for system in smaller.systems] == ["retrikt/store=10"]
     assert smaller.candidate_stage == "smaller_store"
     found = set()
-    for name in ("no_ppo", "no_retrieval_loss", "no_gate", "without_generated", "k=2"):
+    names = ("no_ppo", "no_retrieval_loss", "no_gate", "no_lexical", "no_neighbours")
+    for name in (*names, "without_generated", "k=2"):
         plan = planned(small_data, variant=variant_of(name))
         found.add(plan.system_hash(plan.systems[0]))
-    assert len(found) == 5
+    assert len(found) == 7
     assert not found & set(hashes(planned(small_data)).values())
 
 

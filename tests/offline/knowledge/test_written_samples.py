@@ -69,7 +69,8 @@ def sieved(texts: Sequence[str], begun: int) -> WrittenSamples:
         "logprob": [0.0] * count,
     }
     written = pa.table(columns, SCHEMA)
-    return sieve(written, begun, ["phone"], "the generator", pair=False)
+    left_out = {"incomplete": begun - count - 1, "empty": 1}
+    return sieve(written, left_out, ["phone"], "the generator", pair=False)
 
 
 def test_what_is_known_or_takes_no_part_in_training_is_not_kept() -> None:
@@ -83,13 +84,20 @@ def test_what_is_known_or_takes_no_part_in_training_is_not_kept() -> None:
             KEPT[1],
             KEPT[0].upper(),
         ],
-        begun=8,
+        begun=9,
     )
     assert [item.text for item in found.items] == list(KEPT)
     assert found.figures == {
-        "written": 8,
+        "written": 9,
         "kept": {"phone": 2},
-        "dropped": {"incomplete": 1, "copy": 1, "other_label": 1, "duplicate": 1, "known": 2},
+        "dropped": {
+            "incomplete": 1,
+            "empty": 1,
+            "copy": 1,
+            "other_label": 1,
+            "duplicate": 1,
+            "known": 2,
+        },
     }
     first = found.items[0]
     assert (first.label, first.generator, first.labeller) == ("phone", "the generator", "words")
@@ -100,7 +108,11 @@ def test_nothing_complete_is_told_as_such() -> None:
     found = sieved([], begun=2)
     assert found.items == ()
     assert found.warnings == ("none of the samples written for 'phone' was fit to be kept",)
-    assert found.figures == {"written": 2, "kept": {"phone": 0}, "dropped": {"incomplete": 2}}
+    assert found.figures == {
+        "written": 2,
+        "kept": {"phone": 0},
+        "dropped": {"incomplete": 1, "empty": 1},
+    }
 
 
 def edited(task: Path) -> Edit:

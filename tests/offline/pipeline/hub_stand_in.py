@@ -32,6 +32,7 @@ class HubStandIn(ThreadingHTTPServer):
     Attributes:
         models: by name.
         downloads: of files, that were begun.
+        hangs_up_on: a file; whoever asks for it gets no answer, and the connection is closed.
     """
 
     daemon_threads = True
@@ -40,6 +41,7 @@ class HubStandIn(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.models: dict[str, Repository] = {}
         self.downloads: list[str] = []
+        self.hangs_up_on: str | None = None
 
     def __enter__(self) -> Self:
         Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
@@ -79,6 +81,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(403, b"", {"X-Error-Code": "GatedRepo"})
         else:
             name = "/".join(rest[2:])  # resolve/COMMIT/FILE
+            if name == self.server.hangs_up_on:
+                self.close_connection = True
+                return
             if self.command == "GET":
                 self.server.downloads.append(name)
             content = found.files[name]

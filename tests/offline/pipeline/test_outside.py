@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import snapshot_download
+from huggingface_hub import constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import IncompleteSnapshotError
 from structlog.testing import capture_logs
 
@@ -23,6 +23,7 @@ from offline.pipeline.stage import Stage
 from offline.tasks.config import DataConfig, FieldsConfig
 from offline.tasks.examples import read_split
 from offline.teacher.pretrained import model_directory
+from services.platform.errors import ModelNotFound
 
 TREE = Path(__file__).parents[3]
 sys.path.insert(0, str(Path(__file__).parent))
@@ -205,6 +206,33 @@ def test_a_copy_that_lacks_its_weights_counts_by_the_hub_s_commit_which_will_be_
     hub.models[NAME] = Repository(NEW, MODEL)
     assert counted() == f"commit {NEW}"
     assert model_directory(NAME).name == NEW
+
+
+def test_a_part_that_another_program_fetched_is_no_copy_and_does_not_keep_the_rest_away(
+    hub: HubStandIn,
+) -> None:
+    hub.models[NAME] = Repository(OLD, MODEL)
+    hf_hub_download(NAME, "config.json", cache_dir=constants.HF_HUB_CACHE)
+    hub.models[NAME] = Repository(NEW, MODEL)
+    assert counted() == f"commit {NEW}"
+    loaded = model_directory(NAME)
+    assert {path.name for path in loaded.iterdir()} == {"config.json", "model.safetensors"}
+    assert loaded.name == NEW
+
+
+def test_a_part_alone_while_the_hub_is_away_is_told_as_not_whole(hub: HubStandIn) -> None:
+    hub.models[NAME] = Repository(OLD, MODEL)
+    hf_hub_download(NAME, "config.json", cache_dir=constants.HF_HUB_CACHE)
+    hub.gone()
+    with pytest.raises(ModelNotFound, match="not in the local cache, or not whole, and the hub"):
+        model_directory(NAME)
+
+
+def test_a_hub_that_hangs_up_in_the_midst_of_a_download_is_told(hub: HubStandIn) -> None:
+    hub.models[NAME] = Repository(OLD, MODEL)
+    hub.hangs_up_on = "model.safetensors"
+    with pytest.raises(ModelNotFound, match="or not whole, and the download from the hub failed"):
+        model_directory(NAME)
 
 
 def test_a_model_that_nobody_has_counts_by_its_name_which_is_told(hub: HubStandIn) -> None:

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from offline.teacher.generation import (
+    SCHEMA,
     GenerateConfig,
+    gathered,
     shard_seed,
     shards,
     write_shard,
 )
 from offline.teacher.generator import Generator
 from offline.teacher.sampling import SamplingConfig
+from offline.teacher.writing import write
 
 Make = Callable[..., Generator]
 LABELS = ("colour", "animal", "weather")
@@ -98,6 +101,20 @@ def test_samples_without_an_end_or_without_a_text_are_left_out(tiny_generator: M
     assert all(value < 0 for value in table["logprob"].to_pylist())
     assert set(table["label"].to_pylist()) <= set(LABELS)
     assert table["text_pair"].null_count == table.num_rows
+    source = torch.Generator().manual_seed(work.seed)
+    every = write(generator, prompts_of(generator), work.labels, work.sampling, source)
+    empty = sum(done and not text for done, text in zip(every.complete, every.texts, strict=True))
+    assert empty > 0, "the seed should make some"
+    whole, left_out = gathered([table, table])
+    assert left_out == {"incomplete": 2 * int((~every.complete).sum()), "empty": 2 * empty}
+    assert whole.num_rows + left_out.total() == 600
+    assert whole.schema.metadata is None
+
+
+def test_nothing_written_is_gathered_as_an_empty_table() -> None:
+    whole, left_out = gathered([])
+    assert whole.schema == SCHEMA
+    assert (whole.num_rows, left_out.total()) == (0, 0)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5", "bart"])

@@ -18,6 +18,7 @@ from offline.teacher.encoder import load_encoder
 from offline.teacher.framing import Framing, Sample
 from offline.teacher.generator import (
     DESCRIPTION,
+    SHARED_TOKENS,
     Generator,
     GeneratorConfig,
     describe_generator,
@@ -25,6 +26,7 @@ from offline.teacher.generator import (
 )
 from offline.teacher.miniature import make_miniature, save_miniature
 from offline.teacher.prompted import PromptedModel
+from offline.teacher.soft_prompt import name_prompt
 from offline.teacher.warm_start import warm_start
 from services.platform.errors import CorruptArtifact, InvalidConfig, ModelNotFound
 
@@ -178,6 +180,32 @@ def test_the_same_seed_makes_the_same_miniature_to_the_last_bit(tmp_path: Path) 
     )
     assert first == again
     assert first != other
+
+
+def test_the_miniature_has_room_for_names_of_which_a_character_is_several_tokens(
+    tmp_path: Path,
+) -> None:
+    names = {"red": "빨간색 물건들", "blue": "blue"}
+    config = GeneratorConfig(layers=1, vocabulary=500, epochs=1, max_tokens=8, precision="float32")
+    made = make_miniature(
+        Examples(["the red car drives on and on and on", "blue whales"], None, ["red", "blue"]),
+        Examples([], None, None),
+        names,
+        config,
+        pair=False,
+        seed=0,
+        report=lambda done, total, figures: None,
+    )
+    save_miniature(made, tmp_path, "float32")
+    told = describe_generator(config, pair=False, names=list(names.values()), directory=tmp_path)
+    (tmp_path / DESCRIPTION).write_text(json.dumps(told))
+    generator = load_generator(tmp_path)
+    name = generator.framing.ids(names["red"])
+    assert len(name) > len(names["red"]) + 2, "its letters are tokens"
+    prompt = name_prompt(generator, list(names.values()), shared=SHARED_TOKENS, own=0).fixed()
+    longest = torch.tensor([name[:1] * generator.max_tokens])
+    scored = generator.model.score(prompt, torch.tensor([0]), longest)
+    assert scored.logits.shape[1] == generator.max_tokens
 
 
 def test_a_model_directory_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:

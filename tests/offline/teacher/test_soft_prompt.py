@@ -19,7 +19,7 @@ from offline.teacher.soft_prompt import (
     split_by_label,
     tune,
 )
-from services.platform.errors import CorruptArtifact, IncompatibleArtifacts
+from services.platform.errors import CorruptArtifact, IncompatibleArtifacts, InvalidConfig
 
 Make = Callable[..., Generator]
 KINDS = ("gpt2", "llama", "qwen2", "bert", "t5", "bart")
@@ -58,6 +58,26 @@ def test_the_untuned_prompt_reads_as_the_label_s_words(tiny_generator: Make, kin
         expected = model(input_ids=texts).logits[:, len(words[0]) - 1 : -1]
     scored = generator.model.score(prompts, torch.arange(3), torch.tensor([ids] * 3))
     torch.testing.assert_close(scored.logits, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("own", [2, 3])
+def test_fewer_tokens_than_a_name_has_are_its_first_ones(tiny_generator: Make, own: int) -> None:
+    generator = tiny_generator()
+    framing = generator.framing
+    names = ["big red sun", "old red sun"]
+    prompt = name_prompt(generator, names, shared=2, own=own)
+    words = [[*framing.ids(name)[: own - 1], *framing.ids(":")] for name in names]
+    assert torch.equal(prompt.own, generator.model.embed(torch.tensor(words)))
+    assert not torch.equal(prompt.own[0], prompt.own[1])
+    assert torch.equal(prompt.shared, generator.model.embed(torch.full((2,), framing.filler)))
+
+
+def test_more_tokens_than_the_generator_has_positions_for_are_refused(tiny_generator: Make) -> None:
+    generator = tiny_generator(max_tokens=12)
+    name_prompt(generator, NAMES, shared=2, own=50)
+    with pytest.raises(InvalidConfig, match=r"prompt of 53 tokens .* 64 positions") as refused:
+        name_prompt(generator, NAMES, shared=2, own=51)
+    assert "soft_prompt.label_tokens" in str(refused.value.hint)
 
 
 @pytest.mark.parametrize("kind", KINDS)
