@@ -230,14 +230,10 @@ def _prompt(
     room = generator.name_width - SHARED_TOKENS
     own = config.label_tokens or min(generator.framing.name_width(names), room)
     prompt = name_prompt(generator, names, SHARED_TOKENS, own)
-    pairs: Sequence[str | None] = labelled.pairs or [None] * len(labelled.texts)
     tune(
         prompt,
         generator,
-        [
-            generator.framing.encode(text, pair)[: generator.max_tokens]
-            for text, pair in zip(labelled.texts, pairs, strict=True)
-        ],
+        generator.framing.encode_all(labelled.texts, labelled.pairs, generator.max_tokens),
         [list(words).index(label) for label in labelled.labels],
         config,
         seed=seed,

@@ -22,7 +22,8 @@ from offline.teacher.generator import generator_identity
 def run(
     inputs: Mapping[str, Path], config: GenerateConfig, context: StageContext
 ) -> dict[str, Any]:
-    """Write `samples.parquet` (`text`, `text_pair`, `label`, `logprob`); its metadata names the generator.
+    """Write `samples.parquet` (`text`, `text_pair`, `label`, `logprob`); its metadata names the generator, and says how
+    many samples are left out, see `offline.teacher.generation.left_out_of`.
 
     A run that was killed writes only the shards that it had not finished.
     """
@@ -38,6 +39,9 @@ def run(
 
     asked = shards(config, len(task.labels), context.seed)
     table, left_out = gathered(run_shards(context.engine, work, asked, context.partial, done))
-    table = table.replace_schema_metadata({"generator": generator_identity(inputs["generator"])})
+    told = {why: str(number) for why, number in left_out.items()}
+    table = table.replace_schema_metadata(
+        {"generator": generator_identity(inputs["generator"]), **told}
+    )
     pq.write_table(table, context.directory / "samples.parquet", compression="zstd")
     return {"samples": table.num_rows, **left_out}

@@ -24,10 +24,11 @@ from offline.store.knowledge import (
 from offline.store.knowledge_figures import knowledge_figures
 from offline.store.sample_sheet import sample_sheet
 from offline.tasks.prepared import Examples, PreparedTask
+from offline.teacher.generation import left_out_of
 from offline.teacher.judge import load_judge
 from offline.teacher.labeller import labeller_identity, load_cross_fitted
 from offline.teacher.labelling import Labelling, TextShard, joined_shards, text_shards
-from offline.teacher.quality import REASONS, Screened, screen
+from offline.teacher.quality import Screened, in_order_of_reasons, screen
 from services.platform.errors import InvalidData
 from services.store.knowledge_file import KnowledgeMetadata, write_knowledge
 
@@ -36,6 +37,8 @@ def run(
     inputs: Mapping[str, Path], config: KnowledgeConfig, context: StageContext
 ) -> dict[str, Any]:
     """Write `knowledge.parquet`, `embeddings.npy`, `dropped.json`, `samples.md` and `figures.json`.
+
+    In `dropped.json` are samples that `generate` left out, too, but for its `by_label`, which counts whole ones.
 
     Items are the kept generated samples, then the training rows, then the unlabelled texts. The judge
     measures and chooses nothing. `embeddings.npy` holds the labeller's embeddings of the items, (items,
@@ -46,8 +49,9 @@ def run(
     """
     task = PreparedTask.load(inputs["prepare"])
     table = pq.read_table(inputs["generate"] / "samples.parquet")
+    left_out = left_out_of(table)
     if not config.generated:
-        table = table.slice(0, 0)
+        table, left_out = table.slice(0, 0), Counter()
     labelled_rows = task.examples("train")
     written, train, unlabelled = _labelled(
         {
@@ -97,9 +101,9 @@ def run(
     _write_json(
         context.directory / "dropped.json",
         {
-            "written": len(written),
+            "written": len(written) + left_out.total(),
             "kept": len(generated),
-            "reasons": screened.counts(),
+            "reasons": in_order_of_reasons(left_out + Counter(screened.counts())),
             "by_label": _dropped_by_label(screened, written.labels or [], task.labels),
         },
     )
@@ -110,6 +114,7 @@ def run(
             written_for,
             written.soft_labels,
             screened.reasons,
+            left_out=left_out.total(),
             task=task.name,
             seed=context.seed,
         ),
@@ -179,10 +184,7 @@ def _dropped_by_label(
     for label, reason in zip(written_for, screened.reasons, strict=True):
         if reason is not None:
             counts[label][reason] += 1
-    return {
-        label: {reason: found[reason] for reason in REASONS if found[reason]}
-        for label, found in counts.items()
-    }
+    return {label: in_order_of_reasons(found) for label, found in counts.items()}
 
 
 def _write_json(path: Path, value: Any) -> None:

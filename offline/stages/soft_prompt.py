@@ -1,6 +1,6 @@
 """Stage `soft_prompt`: tune virtual tokens for each label in front of the frozen generator."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,7 @@ def run(
     names = [task.label_texts[label] for label in task.labels]
     prompt = name_prompt(generator, names, SHARED_TOKENS, config.label_tokens)
     examples = task.examples("train")
-    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
-    texts = [
-        generator.framing.encode(text, pair)[: generator.max_tokens]
-        for text, pair in zip(examples.texts, pairs, strict=True)
-    ]
+    texts = generator.framing.encode_all(examples.texts, examples.pairs, generator.max_tokens)
     with RunLog(context.directory, step="epoch") as log:
         tuned = tune(
             prompt,

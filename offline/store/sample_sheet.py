@@ -18,6 +18,7 @@ def sample_sheet(
     soft_labels: NDArray[np.float32],
     reasons: Sequence[str | None],
     *,
+    left_out: int = 0,
     task: str,
     seed: int,
 ) -> str:
@@ -29,6 +30,7 @@ def sample_sheet(
         written_for: (n,) the label that each was written for.
         soft_labels: (n, labels) by the labeller.
         reasons: why each was dropped; None for the kept ones.
+        left_out: samples that were written beside these, and did not come to their end or have no text.
         task: the task's name.
         seed: of the draw.
     """
@@ -37,9 +39,10 @@ def sample_sheet(
     lines = [
         f"# Samples of {task}",
         "",
-        f"{len(texts)} were written, {int((~dropped).sum())} kept. Drawn at random for each label; the",
-        "numbers are the labeller's probability of its first label, which is named where it is",
-        "another than the one that the sample was written for.",
+        f"{len(texts) + left_out} were written, {left_out} of them without an end or a text; {int((~dropped).sum())} "
+        "are kept.",
+        "Drawn at random for each label, of those with both; the numbers are the labeller's probability of its first",
+        "label, which is named where it is another than the one that the sample was written for.",
         "",
     ]
     for place, label in enumerate(labels):

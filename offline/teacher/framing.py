@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import structlog
 from transformers import PreTrainedTokenizerBase
 
 PAIR_TOKEN = "[PAIR]"
@@ -11,6 +12,8 @@ PAIR_TOKEN = "[PAIR]"
 SEPARATORS = ("\n", "||", "|", " / ")
 """What stands there elsewhere: the first that the vocabulary can write. T5's has no line break."""
 AFTER_NAME = ":"
+
+log = structlog.get_logger(__name__)
 
 # What a word-piece tokenizer took apart. Where it left no trace of which side a mark clung to, the
 # more frequent reading is taken: `wi - fi` is `wi-fi`.
@@ -28,7 +31,7 @@ class Sample:
 
     Attributes:
         text, pair: the texts; `pair` is None where the sequence holds no separator.
-        complete: whether the sequence came to its end token.
+        complete: whether the sequence came to its end token, for a pair with both texts.
     """
 
     text: str
@@ -78,6 +81,16 @@ class Framing:
             ids = [*self.ids(first), *self.separator, *self.ids(second)]
         return [*ids, self.end]
 
+    def encode_all(
+        self, texts: Sequence[str], pairs: Sequence[str] | None, most: int
+    ) -> list[list[int]]:
+        """Token ids of examples, each cut to `most`; how many are cut is logged, since they teach no end."""
+        seconds: Sequence[str | None] = pairs or [None] * len(texts)
+        whole = [self.encode(text, second) for text, second in zip(texts, seconds, strict=True)]
+        if cut := sum(len(ids) > most for ids in whole):
+            log.warning("examples_cut", cut=cut, examples=len(whole), max_tokens=most)
+        return [ids[:most] for ids in whole]
+
     def decode(self, ids: Sequence[int]) -> Sample:
         """The texts of a sequence; what follows the end token is left aside."""
         ids = list(ids)
@@ -89,8 +102,8 @@ class Framing:
         at = _find(ids, self.separator)
         if at is None:
             return Sample(self._text(ids), None, False)
-        second = self._text(ids[at + len(self.separator) :])
-        return Sample(self._text(ids[:at]), second, complete)
+        first, second = self._text(ids[:at]), self._text(ids[at + len(self.separator) :])
+        return Sample(first, second, complete and bool(first) and bool(second))
 
     def name(self, words: str, width: int) -> list[int]:
         """`width` token ids that announce a label: fillers, the label's words, a colon.

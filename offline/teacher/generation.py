@@ -29,7 +29,8 @@ SCHEMA = pa.schema(
     ]
 )
 LEFT_OUT = ("incomplete", "empty")
-"""Why a sample is not in a shard's table: it did not come to its end in time, or ended without a text."""
+"""Why a sample is not in a shard's table: it did not come to its end in time; or it ended without a text, or, of a
+pair, without one of the two."""
 
 
 class GenerateConfig(Section):
@@ -105,17 +106,17 @@ def write_shard(
 ) -> pa.Table:
     """The complete samples of a shard: `text`, `text_pair`, `label`, `logprob`.
 
-    Samples that did not come to their end in time, or without a text (of a pair, without either), are left out; the
-    table's metadata says how many, see `gathered`. `logprob` is the log-probability of the whole sample under the
-    distribution that it was drawn from.
+    Samples that did not come to their end in time, or without a text (of a pair, without one of the two), are left
+    out; the table's metadata says how many, see `gathered`. `logprob` is the log-probability of the whole sample under
+    the distribution that it was drawn from.
     """
     source = torch.Generator().manual_seed(shard.seed)
     written = write(generator, prompts, shard.labels, shard.sampling, source)
     logprobs = written.sampled.logprobs.sum(1).cpu().tolist()
     pairs = written.pairs
-    complete = np.flatnonzero(written.complete).tolist()
-    kept = [row for row in complete if written.texts[row] and (pairs is None or pairs[row])]
-    left_out = (len(written.texts) - len(complete), len(complete) - len(kept))
+    kept = [row for row in np.flatnonzero(written.complete).tolist() if written.texts[row]]
+    ended = int(written.sampled.complete.sum())
+    left_out = (len(written.texts) - ended, ended - len(kept))
     table = pa.table(
         {
             "text": [written.texts[row] for row in kept],
@@ -138,9 +139,15 @@ def gathered(tables: Sequence[pa.Table]) -> tuple[pa.Table, Counter[str]]:
     """
     left_out = Counter(dict.fromkeys(LEFT_OUT, 0))
     for table in tables:
-        left_out.update({why: int(table.schema.metadata[why.encode()]) for why in LEFT_OUT})
+        left_out.update(left_out_of(table))
     whole = pa.concat_tables([SCHEMA.empty_table(), *tables])
     return whole.replace_schema_metadata(None), left_out
+
+
+def left_out_of(table: pa.Table) -> Counter[str]:
+    """How many samples are not in the table, by `LEFT_OUT`: what its metadata says, none where they do not say."""
+    said = table.schema.metadata or {}
+    return Counter({why: int(said.get(why.encode(), 0)) for why in LEFT_OUT})
 
 
 @dataclass(frozen=True, slots=True)

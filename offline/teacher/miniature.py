@@ -75,11 +75,16 @@ def make_miniature(
     read = [
         framing.name(label_texts[label], width) + ids
         for label, ids in zip(
-            labelled.labels or [], _encoded(labelled, framing, config.max_tokens), strict=True
+            labelled.labels or [],
+            framing.encode_all(labelled.texts, labelled.pairs, config.max_tokens),
+            strict=True,
         )
     ]
     bare = framing.name("", width)
-    other = [bare + ids for ids in _encoded(unlabelled, framing, config.max_tokens)]
+    other = [
+        bare + ids
+        for ids in framing.encode_all(unlabelled.texts, unlabelled.pairs, config.max_tokens)
+    ]
     loss, steps = _train(model, read, other, width, framing.end, config, seed, report)
     return Miniature(model, tokenizer, loss, steps)
 
@@ -95,14 +100,6 @@ def _longest(names: Sequence[str], encoder: str) -> int:
     several tokens (a Hangul syllable is its letters)."""
     tokens = encoder_tokenizer(encoder)(list(names), add_special_tokens=False)["input_ids"]
     return max(map(len, [*names, *tokens])) + 2
-
-
-def _encoded(examples: Examples, framing: Framing, max_tokens: int) -> list[list[int]]:
-    pairs: Sequence[str | None] = examples.pairs or [None] * len(examples)
-    return [
-        framing.encode(text, pair)[:max_tokens]
-        for text, pair in zip(examples.texts, pairs, strict=True)
-    ]
 
 
 def _train(

@@ -1,5 +1,6 @@
 """Finding a pretrained model: packaged, in a directory, in the local cache, or on the hub."""
 
+import json
 import os
 from importlib import util
 from pathlib import Path
@@ -74,11 +75,17 @@ def _checked(directory: Path, name: str) -> Path:
 
 
 def _missing(directory: Path) -> list[str]:
-    return [
-        what
-        for what, pattern in (("config.json", "config.json"), ("safetensors", "*.safetensors"))
-        if not any(directory.glob(pattern))
-    ]
+    """What the loader would look for in vain: config.json, or weights, all files of those that are cut in several."""
+    missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    if not any(directory.glob("*.safetensors")):
+        return [*missing, "safetensors"]
+    for index in sorted(directory.glob("*.safetensors.index.json")):
+        try:
+            files = set(json.loads(index.read_bytes())["weight_map"].values())
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return [*missing, f"readable {index.name}"]
+        missing += sorted(name for name in files if not (directory / name).is_file())[:1]
+    return missing
 
 
 def _from_hub(name: str) -> Path:

@@ -16,7 +16,8 @@ from offline.teacher.near_duplicates import find_near_duplicates
 from offline.teacher.text_memory import words_of
 
 REASONS: Mapping[str, str] = {
-    "empty": "no letter or digit",
+    "incomplete": "did not come to its end in time",
+    "empty": "no text, or no letter or digit",
     "broken": "holds leavings of a tokenizer: `##ing`, `[UNK]`, `<unk>`, a replacement character",
     "label_words": "nothing but words of a label's name",
     "too_short": "fewer words than `min_words`",
@@ -88,8 +89,12 @@ class Screened:
 
     def counts(self) -> dict[str, int]:
         """How many were dropped for each reason, in the order of `REASONS`; zeros are left out."""
-        found = Counter(reason for reason in self.reasons if reason is not None)
-        return {reason: found[reason] for reason in REASONS if found[reason]}
+        return in_order_of_reasons(Counter(reason for reason in self.reasons if reason is not None))
+
+
+def in_order_of_reasons(found: Counter[str]) -> dict[str, int]:
+    """Counts in the order of `REASONS`; zeros are left out."""
+    return {reason: found[reason] for reason in REASONS if found[reason]}
 
 
 def screen(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.teacher.rewards import RewardBatch, reward_term
-from offline.teacher.text_memory import ORDERS, ngrams, share_of, words_of
+from offline.teacher.text_memory import ORDERS, echo_of, ngrams, share_of, words_of
 
 Values = NDArray[np.float32]
 
@@ -73,7 +73,8 @@ def no_copy(batch: RewardBatch) -> Values:
 
     It falls from 1 as more than half of the sample's three-word sequences are found in one training text. A
     pair gets no more than the mean of its two texts, each held against the texts of its side: the first
-    text of one example and the second of another are two copies.
+    text of one example and the second of another are two copies. Nor does it get more than what its second text has
+    beside the first, if more of it is the first's than is usual in training pairs: the same text twice is a copy.
     """
     values = np.array([_new(batch.training.known.share_of(text)) for text in batch.whole])
     if batch.training.sides is not None and batch.pairs is not None:
@@ -83,6 +84,11 @@ def no_copy(batch: RewardBatch) -> Values:
             for text, pair in zip(batch.texts, batch.pairs, strict=True)
         ]
         values = np.minimum(values, of_sides)
+        usual = max(batch.training.echo, _SHARED_FREELY)
+        echoes = [echo_of(text, pair) for text, pair in zip(batch.texts, batch.pairs, strict=True)]
+        values = np.minimum(
+            values, [1.0 if echo <= usual else (1 - echo) / (1 - usual) for echo in echoes]
+        )
     return np.asarray(values, dtype=np.float32)
 
 

@@ -117,6 +117,7 @@ class TrainingTexts:
     Attributes:
         known: the texts, pairs joined.
         sides: the first texts and the second texts of a pair task.
+        echo: how much of a second text its first one has, see `echo_of`: the largest that is usual (95 % quantile).
         unlabelled: the unlabelled texts, pairs joined.
         lengths: (4,) the shortest length in words, the 5 % and the 95 % quantile, and the longest.
         nearest: median cosine similarity of a text to its nearest fellow of the same label.
@@ -126,6 +127,7 @@ class TrainingTexts:
 
     known: KnownTexts
     sides: tuple[KnownTexts, KnownTexts] | None
+    echo: float
     unlabelled: KnownTexts
     lengths: tuple[float, float, float, float]
     nearest: float
@@ -158,11 +160,22 @@ class TrainingTexts:
         return cls(
             known=KnownTexts.of(texts),
             sides=None if sides is None else (KnownTexts.of(sides[0]), KnownTexts.of(sides[1])),
+            echo=0.0 if sides is None else float(np.quantile(_echoes(*sides), 0.95)),
             unlabelled=KnownTexts.of(unlabelled),
             lengths=(float(counts.min()), float(low), float(high), float(counts.max())),
             nearest=_nearest_fellow(embeddings, labels),
             label_words=np.array(usual, dtype=np.float32),
         )
+
+
+def echo_of(text: str, pair: str) -> float:
+    """How much of a pair's second text the first one has: 1 where it says the same, else the share of its three-word
+    sequences."""
+    return KnownTexts.of([text]).share_of(pair)
+
+
+def _echoes(texts: Sequence[str], pairs: Sequence[str]) -> list[float]:
+    return [echo_of(text, pair) for text, pair in zip(texts, pairs, strict=True)]
 
 
 def share_of(words: Sequence[str], name: str) -> float:

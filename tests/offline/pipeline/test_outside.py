@@ -220,6 +220,27 @@ def test_a_part_that_another_program_fetched_is_no_copy_and_does_not_keep_the_re
     assert loaded.name == NEW
 
 
+def test_a_part_of_weights_that_are_cut_in_several_is_no_copy_either(hub: HubStandIn) -> None:
+    shards = [f"model-{part}-of-2.safetensors" for part in (1, 2)]
+    index = "model.safetensors.index.json"
+    weights = {
+        "config.json": b"{}",
+        index: json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode(),
+        **dict.fromkeys(shards, b"weights"),
+    }
+    hub.models[NAME] = Repository(OLD, weights)
+    for name in ("config.json", index, shards[0]):
+        hf_hub_download(NAME, name, cache_dir=constants.HF_HUB_CACHE)
+    loaded = model_directory(NAME)
+    assert {path.name for path in loaded.iterdir()} == set(weights)
+    (loaded / shards[1]).unlink()
+    with pytest.raises(ModelNotFound, match=rf"has no {shards[1]} file"):
+        model_directory(str(loaded))
+    (loaded / index).write_text("[]")
+    with pytest.raises(ModelNotFound, match=rf"has no readable {index} file"):
+        model_directory(str(loaded))
+
+
 def test_a_part_alone_while_the_hub_is_away_is_told_as_not_whole(hub: HubStandIn) -> None:
     hub.models[NAME] = Repository(OLD, MODEL)
     hf_hub_download(NAME, "config.json", cache_dir=constants.HF_HUB_CACHE)

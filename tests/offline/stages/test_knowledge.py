@@ -94,7 +94,9 @@ def write_samples(directory: Path, samples: list[tuple[str, str]]) -> None:
         [-1.0] * len(samples),
     ]
     table = pa.table(dict(zip(SCHEMA.names, columns, strict=True)), SCHEMA)
-    table = table.replace_schema_metadata({"generator": "miniature-1"})
+    table = table.replace_schema_metadata(
+        {"generator": "miniature-1", "incomplete": "3", "empty": "2"}
+    )
     pq.write_table(table, directory / "samples.parquet")
 
 
@@ -121,15 +123,18 @@ def test_dropped_samples_are_counted_by_reason_and_label(
 ) -> None:
     built(inputs, tmp_path)
     dropped = json.loads((tmp_path / "dropped.json").read_text(encoding="utf-8"))
-    assert dropped["written"] == 8
+    assert dropped["written"] == 13
     assert dropped["kept"] == 4
-    assert dropped["reasons"] == {"label_words": 1, "copy": 2, "duplicate": 1}
+    reasons = {"incomplete": 3, "empty": 2, "label_words": 1, "copy": 2, "duplicate": 1}
+    assert dropped["reasons"] == reasons
+    assert list(dropped["reasons"]) == list(reasons)
     assert dropped["by_label"] == {
         "weather": {"label_words": 1, "copy": 2},
         "music": {"duplicate": 1},
     }
     sheet = (tmp_path / "samples.md").read_text(encoding="utf-8")
     assert "`Will it rain in the valley, tomorrow?`" in sheet
+    assert "13 were written, 5 of them without an end or a text; 4 are kept." in sheet
 
 
 def test_a_sample_of_another_label_is_kept_with_what_the_labeller_says(

@@ -15,7 +15,7 @@ from offline.pipeline.manifest import hash_files
 from offline.pipeline.stage import StageContext
 from offline.stages import comparison, generate, generator, labeller, ppo, soft_prompt
 from offline.tasks.examples import SCHEMA, write_examples
-from offline.teacher.generation import GenerateConfig
+from offline.teacher.generation import GenerateConfig, left_out_of
 from offline.teacher.generator import GeneratorConfig, load_generator
 from offline.teacher.labeller import LabellerConfig
 from offline.teacher.ppo import PPOConfig
@@ -117,7 +117,9 @@ def test_any_model_goes_the_whole_way(
     assert samples.column_names == ["text", "text_pair", "label", "logprob"]
     told = json.loads((done["generator"] / "generator.json").read_text())
     assert samples.schema.metadata[b"generator"].decode() == told["identity"]
-    assert samples.num_rows == done["metrics"]["generate"]["samples"] > 0
+    figures = done["metrics"]["generate"]
+    assert samples.num_rows == figures["samples"] > 0
+    assert left_out_of(samples) == {why: figures[why] for why in ("incomplete", "empty")}
     assert set(samples["label"].to_pylist()) <= set(LABELS)
     task_type = "SEQ_2_SEQ_LM" if kind in ("t5", "bart") else "CAUSAL_LM"
     adapter = json.loads((done["ppo"] / "adapter_config.json").read_text())

@@ -125,3 +125,12 @@ def test_a_pair_task_gets_two_texts(tiny_generator: Make, kind: str) -> None:
     assert table.num_rows > 0
     assert all(table["text"].to_pylist())
     assert all(table["text_pair"].to_pylist())
+    source = torch.Generator().manual_seed(work.seed)
+    every = write(generator, prompts_of(generator), work.labels, work.sampling, source)
+    assert every.pairs is not None
+    ended = every.sampled.complete.tolist()
+    both = [bool(text and pair) for text, pair in zip(every.texts, every.pairs, strict=True)]
+    assert every.complete.tolist() == [a and b for a, b in zip(ended, both, strict=True)]
+    _, left_out = gathered([table])
+    assert left_out == {"incomplete": ended.count(False), "empty": sum(ended) - table.num_rows}
+    assert left_out["empty"] > 0, "some end before their second text, or without one"

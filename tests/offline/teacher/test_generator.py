@@ -112,6 +112,8 @@ def test_pairs_are_two_texts_with_a_separator(tiny_generator: Make) -> None:
     assert framing.decode(ids) == Sample("red sky", "blue sea", True)
     assert framing.decode(ids[:-1]) == Sample("red sky", "blue sea", False)
     assert framing.decode(framing.encode("red sky")[:2]) == Sample("red sky", None, False)
+    assert framing.decode(framing.encode("red sky", "")) == Sample("red sky", "", False)
+    assert framing.decode(framing.encode("", "blue sea")) == Sample("", "blue sea", False)
 
 
 def test_a_name_is_laid_out_to_a_fixed_width(tiny_generator: Make) -> None:

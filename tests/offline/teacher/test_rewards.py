@@ -107,8 +107,9 @@ def total(
     return float(rewarded.total.mean())
 
 
-def words(count: int) -> str:
-    return " ".join(f"reason{number}" for number in range(count))
+def words(count: int, of: int) -> str:
+    """Words that no other text has."""
+    return " ".join(f"reason{of}of{number}" for number in range(count))
 
 
 HACKS = {
@@ -136,10 +137,25 @@ HACKS = {
         ("prints blank sheets " * 6, 1),
         ("stuck in the tray " * 6, 1),
     ],
-    "ever longer texts": [(f"{text} {words(60)}", label) for text, label in HONEST],
+    "ever longer texts": [
+        (f"{text} {words(60, row)}", label) for row, (text, label) in enumerate(HONEST)
+    ],
     "ever shorter texts": [("password", 0), ("login", 0), ("printer", 1), ("toner", 1)],
     "empty texts": [("", label) for _, label in HONEST],
 }
+GUARDS = {
+    "the label's words alone": ["no_label_words"],
+    "the label's words over and over, varied": ["no_label_words"],
+    "copies of training texts": ["no_copy"],
+    "copies in other case and punctuation": ["no_copy"],
+    "one sentence over and over": ["new_wording", "new_meaning"],
+    "one sentence with a word changed": ["new_wording", "new_meaning"],
+    "one phrase repeated within a text": ["no_repetition"],
+    "ever longer texts": ["length"],
+    "ever shorter texts": ["length"],
+    "empty texts": ["length"],
+}
+"""The terms that are there to catch each hack."""
 
 
 @pytest.mark.parametrize("hack", HACKS, ids=list(HACKS))
@@ -148,12 +164,21 @@ def test_a_hack_earns_clearly_less_than_honest_samples(
 ) -> None:
     reward = make_reward(labeller)
     assert total(reward, HACKS[hack]) < total(reward, HONEST) - 0.2
+    for term in GUARDS[hack]:
+        alone = make_reward(labeller, RewardConfig(weights={term: 1.0}))
+        assert total(alone, HACKS[hack]) < total(alone, HONEST) - 0.2, term
 
 
 def test_ever_longer_texts_earn_ever_less(labeller: HeadlessLabeller) -> None:
     reward = make_reward(labeller)
     earned = [
-        total(reward, [(f"{text} {words(more)}".strip(), label) for text, label in HONEST])
+        total(
+            reward,
+            [
+                (f"{text} {words(more, row)}".strip(), label)
+                for row, (text, label) in enumerate(HONEST)
+            ],
+        )
         for more in (0, 10, 20, 40, 80)
     ]
     assert all(later < before - 0.02 for before, later in pairwise(earned)), earned
@@ -286,7 +311,8 @@ def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessL
         (new, seconds[1]): 0.5,
         # A first text in the second's place says something else.
         (new, firsts[0]): 1.0,
-        (new, new): 1.0,
+        # The same text twice is no pair.
+        (new, new): 0.0,
     }
     rewarded, _ = reward(
         [first for first, _ in pairs],
@@ -296,6 +322,37 @@ def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessL
         LabelledTexts.none(),
     )
     assert rewarded.total.tolist() == pytest.approx(list(pairs.values()))
+
+
+def test_the_same_text_twice_is_no_pair_unless_training_pairs_are_like_that(
+    labeller: HeadlessLabeller,
+) -> None:
+    firsts = ["the printer on the second floor jams all the time", "I forgot my password at home"]
+    others = ["nothing comes out of it today", "who can set another one for me"]
+    half = [f"{' '.join(first.split()[:4])} and so on" for first in firsts]
+    new = "paper keeps getting stuck in the tray next to the kitchen"
+    pairs = [(new, "and so it went on for a week"), (new, "paper keeps getting lost there"),
+             (new, "getting stuck in the tray next to the kitchen table"), (new, new.upper())]  # fmt: skip
+
+    def values(seconds: Sequence[str]) -> list[float]:
+        texts = joined(firsts, seconds)
+        training = TrainingTexts.of(
+            texts, np.array([1, 0]), labeller.embed(texts), LABELS, sides=(firsts, seconds)
+        )
+        reward = Reward(RewardConfig(weights={"no_copy": 1.0}), labeller, LABELS, training)
+        rewarded, _ = reward(
+            [first for first, _ in pairs],
+            [second for _, second in pairs],
+            np.zeros(len(pairs), dtype=np.int64),
+            np.full(len(pairs), True),
+            LabelledTexts.none(),
+        )
+        return rewarded.total.tolist()
+
+    # Of the third's eight sequences of words the first text has seven.
+    assert values(others) == pytest.approx([1.0, 1.0, 0.25, 0.0])
+    assert values(half) == pytest.approx([1.0, 1.0, 0.25, 0.0])
+    assert values(firsts) == pytest.approx([1.0, 1.0, 1.0, 1.0])
 
 
 def test_copies_of_unlabelled_texts_count_where_a_weight_is_given(
