@@ -1,6 +1,6 @@
 """`retrikt bench accuracy`: every system in every cell, one row each, then the tables and the picture."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,6 +45,7 @@ class Request:
         systems: names of the systems; None for all.
         overrides: `section.key=value`, over the benchmark's configuration.
         quick: tiny settings, for trying that everything runs.
+        replace: whether finished rows of other code, settings or data may go.
     """
 
     data: Path | None
@@ -56,6 +57,7 @@ class Request:
     systems: Sequence[str] | None = None
     overrides: Sequence[str] = ()
     quick: bool = False
+    replace: bool = False
 
     @property
     def cells(self) -> list[Cell]:
@@ -85,7 +87,8 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
 
     Raises:
         AlreadyRunning: another benchmark works in one of the directories.
-        InvalidConfig, InvalidData: the request or the data are wrong; nothing is run.
+        InvalidConfig, InvalidData: the request or the data are wrong, or `out` holds finished rows of other code,
+            settings or data that would go; nothing is run.
         RetriktError: whatever a stage raises; finished rows and stages are kept.
     """
     wanted = _wanted(request.systems)
@@ -97,11 +100,14 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
             for cell in request.cells
             for variant in (BASE, *request.variants)
         ]
+        asked = [
+            (plan, [one for one in plan.systems if plan.variant != BASE or one.name in wanted])
+            for plan in plans
+        ]
+        if not request.replace:
+            _refuse_to_replace(asked, results, prompts, current_rows(request, results, stages))
         display = choose_display(console)
-        for plan in plans:
-            systems = [
-                system for system in plan.systems if plan.variant != BASE or system.name in wanted
-            ]
+        for plan, systems in asked:
             _measure(plan, systems, results, prompts, console, display)
         write_tables(
             out,
@@ -110,6 +116,33 @@ def run_accuracy(request: Request, out: Path, stages: Path, console: Console) ->
             current_prompts(request, prompts, stages),
         )
     console.print(f"table: {out / 'table.md'}", highlight=False)
+
+
+def _refuse_to_replace(
+    asked: Sequence[tuple[CellPlan, Sequence[System]]],
+    results: Results,
+    prompts: PromptResults,
+    current: Collection[tuple[Cell, str]],
+) -> None:
+    """Rows took minutes each: none is replaced, and no table loses all of its rows, unless that is asked for."""
+    replaced = sum(
+        results.is_of_another(plan.cell, system.name, plan.recipe(system))
+        for plan, systems in asked
+        for system in systems
+    )
+    compared = sum(
+        prompts.is_of_another(plan.cell, plan.prompts_recipe)
+        for plan, systems in asked
+        if plan.compares(systems)
+    )
+    rows = len(list(results))
+    if replaced or compared or (rows and not current):
+        raise InvalidConfig(
+            f"{results.directory} holds {rows} finished rows, {rows - len(current)} of them of other code, settings or"
+            f" data: {replaced} of them, and the prompts of {compared} cells, would be measured anew in their place.",
+            hint="Name another --out; or measure with the code that they are of (`git_revision` in results.json);"
+            " or let go of them: --replace.",
+        )
 
 
 def _wanted(named: Sequence[str] | None) -> set[str]:

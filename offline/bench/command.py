@@ -63,6 +63,10 @@ def accuracy(
         list[str] | None,
         typer.Option("--set", help="section.key=value, for all runs. May be given several times."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Measure finished rows of other code or settings anew."),
+    ] = False,
     quick: Annotated[bool, typer.Option(help="Tiny settings: shows that everything runs.")] = False,
 ) -> None:
     """One row a system, task and seed, then the table. What is measured already is not measured again."""
@@ -80,6 +84,7 @@ def accuracy(
         systems=systems,
         overrides=overrides or [],
         quick=quick,
+        replace=replace,
     )
     run_accuracy(request, out, stages or out / "stages", _console())
 

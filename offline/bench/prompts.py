@@ -106,6 +106,10 @@ class PromptResults:
             raise CorruptArtifact(f"{path} cannot be read: {error}.") from error
         return cls(directory, {(row.cell, row.prompt): row for row in found.rows})
 
+    def is_of_another(self, cell: Cell, recipe: str) -> bool:
+        """Whether the cell's prompts have been compared, by another recipe."""
+        return any(row.cell == cell and row.recipe != recipe for row in self._rows.values())
+
     def finished(self, cell: Cell, recipe: str) -> bool:
         """Whether the cell's prompts have been compared by that recipe."""
         found = [row.recipe for row in self._rows.values() if row.cell == cell]

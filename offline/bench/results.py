@@ -128,6 +128,11 @@ class Results:
         row = self._rows.get((cell, system))
         return row is not None and row.recipe == recipe and self.right(row) is not None
 
+    def is_of_another(self, cell: Cell, system: str, recipe: str) -> bool:
+        """Whether there is such a row, made by another recipe."""
+        row = self._rows.get((cell, system))
+        return row is not None and row.recipe != recipe
+
     def add(self, row: Row, right: NDArray[np.bool_]) -> None:
         """Keep a row in place of the one of its cell and system, with (test rows,) `right`."""
         # Outcomes first: a row is only finished with them.

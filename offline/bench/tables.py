@@ -159,7 +159,8 @@ def _told(rows: Sequence[Row]) -> str:
     systems = ", ".join(in_order(row.system for row in rows))
     return (
         f"Not in these tables: {len(rows)} rows of earlier versions of the code, of other settings"
-        f" or of data that are not these any more ({systems}). Asking for their cells again measures them anew.\n"
+        f" or of data that are not these any more ({systems}). Asking for their cells again, with `--replace`, measures"
+        " them anew.\n"
     )
 
 
@@ -181,6 +182,8 @@ def _provenance(rows: Sequence[Row]) -> str:
 
 
 def _points(lines: Sequence[Line]) -> dict[str, Point]:
+    """The lines of the picture; a system that lacks seeds which ours has is left out: its mean is another's."""
+    ours = next((_seeds(line.rows) for line in lines if line.system == OURS), None)
     return {
         line.system: Point(
             accuracy=line.mean("accuracy"),
@@ -189,4 +192,5 @@ def _points(lines: Sequence[Line]) -> dict[str, Point]:
             latency_ms=line.mean("latency_ms"),
         )
         for line in lines
+        if ours is None or _seeds(line.rows) == ours
     }

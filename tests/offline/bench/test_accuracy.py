@@ -18,6 +18,7 @@ from offline.bench.accuracy import Request, current_rows, run_accuracy
 from offline.bench.results import Results, Row
 from offline.bench.systems import SYSTEMS
 from offline.bench.variants import BASE, variant_of
+from services.platform.errors import InvalidConfig
 
 REQUEST: dict[str, Any] = {
     "tasks": ["small"],
@@ -126,13 +127,33 @@ def test_prompts_that_are_missing_or_of_other_code_are_compared_again(
             (out / "prompts.json").unlink()
         else:
             (out / "prompts.json").write_text(json.dumps(found))
-        assert "nothing to do" not in measure(small_data, out)
+            with pytest.raises(
+                InvalidConfig, match="the prompts of 1 cells, would be measured anew"
+            ):
+                measure(small_data, out)
+            assert json.loads((out / "prompts.json").read_text()) == stale
+        assert "nothing to do" not in measure(small_data, out, replace=found is not None)
         assert json.loads((out / "prompts.json").read_text()) == prompts
     assert (out / "results.json").read_bytes() == before
     # Systems that PPO does not lead to ask for no comparison.
     (out / "prompts.json").unlink()
     assert "nothing to do" in measure(small_data, out, systems=["teacher"])
     (out / "prompts.json").write_text(json.dumps(prompts))
+
+
+def test_rows_of_other_code_are_not_replaced_nor_left_out_unasked(
+    small_data: Path, out: Path
+) -> None:
+    kept = {name: (out / name).read_bytes() for name in ("results.json", "table.md", "pareto.svg")}
+    # Of another setting, so that the row would be another.
+    changed: dict[str, Any] = {"systems": ["teacher"], "overrides": ["labeller.folds=2"]}
+    with pytest.raises(InvalidConfig, match="other code, settings or data: 1 of them") as refused:
+        measure(small_data, out, **changed)
+    assert "--replace" in str(refused.value.hint)
+    # None of its own would go, but the table would be one without any of the rows.
+    with pytest.raises(InvalidConfig, match="other code, settings or data: 0 of them"):
+        measure(small_data, out, seeds=[1], **changed)
+    assert {name: (out / name).read_bytes() for name in kept} == kept
 
 
 def test_a_row_s_content_tells_the_static_embeddings(

@@ -118,6 +118,18 @@ def test_the_mean_of_tasks_tells_which_seeds_a_system_lacks(tmp_path: Path) -> N
     assert text.count("alone.") == 3
 
 
+def test_the_picture_leaves_out_a_system_that_lacks_seeds_which_ours_has(tmp_path: Path) -> None:
+    results = Results.open(tmp_path, quick=False)
+    for seed in (0, 1):
+        measured(results, "retrikt", 5, seed=seed)
+        measured(results, "tfidf", 8, seed=seed)
+    measured(results, "knn", 4, seed=0)
+    table(tmp_path, results, retrikt="new", tfidf="new", knn="new")
+    picture = (tmp_path / "pareto.svg").read_text()
+    assert "tfidf" in picture
+    assert "knn" not in picture
+
+
 def test_what_generation_adds_and_how_near_the_teacher_is_are_said(tmp_path: Path) -> None:
     results = Results.open(tmp_path, quick=False)
     measured(results, "teacher", 10, parameters=50_000_000)

@@ -66,6 +66,17 @@ def test_a_teacher_fits_a_task_and_says_in_seconds_that_the_hub_is_away(
     assert time.monotonic() - started < 30
 
 
+@pytest.mark.parametrize("teacher", TEACHERS)
+def test_no_batch_of_samples_is_larger_than_the_shards_that_memory_is_worked_out_for(
+    tmp_path: Path, teacher: str
+) -> None:
+    config = beside_a_task(tmp_path, teacher)
+    if config.generator.model is not None:
+        ppo = config.ppo
+        batches = (ppo.batch_size, ppo.memory, ppo.evaluation_samples, ppo.comparison_samples)
+        assert max(batches) <= config.generate.shard_size <= 512
+
+
 def test_the_labellers_that_the_docs_show_can_be_read() -> None:
     text = (CONFIGS.parents[1] / "docs" / "teachers.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
