@@ -14,9 +14,8 @@ class Edited:
         task: name of the task.
         edit: its id in the journal; None where nothing was written.
         outcome: `activated`; `refused` by the gate; `added`, where the configuration says not to activate;
-            `unchanged`, where the live release is what came of it; `rolled_back`, where somebody has gone back
-            from the release that came of it; `overtaken`, where another release went live while it was made;
-            `planned`, of a dry run; `nothing`, where there was nothing to do.
+            `unchanged`, where the live release is what came of it; `overtaken`, where another release went live
+            while it was made; `planned`, of a dry run; `nothing`, where there was nothing to do.
         base: release that it was made on.
         release: that came of it.
         live: release that serves now.
@@ -63,7 +62,7 @@ class Edited:
 
     @property
     def exit_status(self) -> int:
-        if self.outcome not in ("refused", "rolled_back", "overtaken"):
+        if self.outcome not in ("refused", "overtaken"):
             return 0
         from offline.rebuild import REFUSED_STATUS  # brings the whole pipeline along
 

@@ -1,7 +1,7 @@
 """Mixing: the student's own scores and the teacher's soft labels on its neighbours, made one answer.
 
-Pure functions over the array-API standard: torch tensors in training, NumPy arrays in the server,
-one arithmetic. Interpolating a classifier with its nearest neighbours follows kNN-LM (Khandelwal et
+Pure functions over the array-API standard: torch tensors where the mixing is fitted, NumPy arrays in the
+server, one arithmetic. Interpolating a classifier with its nearest neighbours follows kNN-LM (Khandelwal et
 al. 2020); here the share of the neighbours is not a constant but a gate that reads the scores.
 
 The head may know fewer labels than the store (labels added after training; the head's are a prefix
