@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import structlog
 from transformers import PreTrainedTokenizerBase
 
+from offline.teacher.pair_order import PairOrder
+
 PAIR_TOKEN = "[PAIR]"
 """Stands between the two texts of a pair in vocabularies that we make."""
 SEPARATORS = ("\n", "||", "|", " / ")
@@ -116,6 +118,11 @@ class Framing:
     def name_width(self, names: Sequence[str]) -> int:
         """Tokens that the longest of the names needs, its colon and one filler included."""
         return max(len(self.ids(name)) for name in names) + 2
+
+    @property
+    def order(self) -> PairOrder | None:
+        """What holds tokens of a pair back until it is their turn; None for single texts."""
+        return PairOrder(self.end, self.separator) if self.pair else None
 
     def start(self, decoder_start: int) -> tuple[int, ...]:
         """What the decoder of an encoder-decoder begins with: its start token, and what its tokenizer puts

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from offline.teacher.likelihood import likelihood
+from offline.teacher.pair_order import PairOrder
 from offline.teacher.prompted import PromptedModel
 
 
@@ -49,16 +50,19 @@ def assess(
     ids: Tensor,
     temperature: float,
     *,
+    order: PairOrder | None = None,
     checkpointing: bool = False,
 ) -> Assessed:
     """Log-probabilities, at a temperature, of (n, t) tokens behind the prompts of (n,) labels.
 
+    With an `order` of the tokens of pairs, of the distribution that is left of the model's by it.
     With `checkpointing` the gradient's memory is that of one layer; see `PromptedModel.score`.
     """
     parts, first = [], 0
     for scored in model.score_parts(prompts, labels, ids, checkpointing=checkpointing):
         last = first + scored.logits.shape[1]
-        said = likelihood(scored.logits, ids[:, first:last], temperature)
+        logits = scored.logits if order is None else order(scored.logits, ids, first)
+        said = likelihood(logits, ids[:, first:last], temperature)
         parts.append((*said, scored.hidden))
         first = last
     logprobs, entropy, hidden = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))

@@ -198,7 +198,7 @@ class Trainer:
         """Log-probabilities, values, advantages and returns of the samples, before any update."""
         config, model, sampled = self._config, self._generator.model, written.sampled
         labels = torch.from_numpy(written.labels).to(model.device)
-        mask, ids = sampled.mask, sampled.ids
+        mask, ids, order = sampled.mask, sampled.ids, self._generator.framing.order
         logprobs, reference, entropy, values = (
             torch.zeros_like(sampled.logprobs) for _ in range(4)
         )
@@ -206,8 +206,8 @@ class Trainer:
             longest = rounded(int(sampled.lengths[rows].max()))
             part = ids[rows, :longest]
             temperature = config.sampling.temperature
-            now = assess(model, self.prompt(), labels[rows], part, temperature)
-            tuned = assess(model, self._reference, labels[rows], part, temperature)
+            now = assess(model, self.prompt(), labels[rows], part, temperature, order=order)
+            tuned = assess(model, self._reference, labels[rows], part, temperature, order=order)
             logprobs[rows, :longest] = now.logprobs
             reference[rows, :longest] = tuned.logprobs
             entropy[rows, :longest] = now.entropy
@@ -272,6 +272,7 @@ class Trainer:
                 chunk.labels,
                 chunk.ids,
                 config.sampling.temperature,
+                order=self._generator.framing.order,
                 checkpointing=config.gradient_checkpointing,
             )
             policy = policy_loss(seen.logprobs, chunk.logprobs, chunk.advantages, mask, config.clip)

@@ -10,6 +10,7 @@ from torch import Tensor
 from offline.configs.section import Section
 from offline.processor import rounded
 from offline.teacher.likelihood import slices
+from offline.teacher.pair_order import PairOrder
 from offline.teacher.prompted import Continuation, PromptedModel
 
 # Rows that have ended are dropped when they make up this share: copying the cache costs something too.
@@ -65,6 +66,7 @@ def sample(
     generator: torch.Generator,
     temperature: float = 1.0,
     top_p: float = 1.0,
+    order: PairOrder | None = None,
     cached: bool = True,
 ) -> Sampled:
     """One text a row.
@@ -81,6 +83,7 @@ def sample(
         generator: source of the draws, on the CPU.
         temperature: divides the logits; 0 takes the most probable token.
         top_p: draws from the smallest set of tokens that holds this much probability.
+        order: of the tokens of pairs.
         cached: keep keys and values between steps.
     """
     count, device = len(rows), model.device
@@ -93,7 +96,10 @@ def sample(
     ended = torch.zeros(count, dtype=torch.bool, device=device)
     for place in range(max_tokens):
         uniform = torch.rand(count, generator=generator).to(device)[alive]
-        tokens, drawn = draw(texts.logits, uniform, temperature, top_p)
+        logits = texts.logits
+        if order is not None:
+            logits = order(logits.unsqueeze(1), ids[alive, :place], place).squeeze(1)
+        tokens, drawn = draw(logits, uniform, temperature, top_p)
         going = ~ended
         ids[alive[going], place] = tokens[going]
         logprobs[alive[going], place] = drawn[going]
@@ -106,8 +112,7 @@ def sample(
         left = rounded(len(alive) - int(ended.sum()), _ROWS)
         if left <= (1 - _ENDED_SHARE) * len(alive):
             # Some that have ended fill the count up.
-            order = ended.to(torch.uint8).argsort(stable=True)
-            kept = order[:left]
+            kept = ended.to(torch.uint8).argsort(stable=True)[:left]
             texts.keep(kept)
             alive, tokens, ended = alive[kept], tokens[kept], ended[kept]
         texts.append(tokens)

@@ -46,6 +46,7 @@ def write(
         generator=source,
         temperature=sampling.temperature,
         top_p=sampling.top_p,
+        order=generator.framing.order,
     )
     samples = [generator.framing.decode(ids) for ids in sampled.ids.tolist()]
     return Written(
