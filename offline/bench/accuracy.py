@@ -11,6 +11,7 @@ from offline.bench.answering import Answering
 from offline.bench.cells import Cell, Regime
 from offline.bench.choices import CHOICES, RIGHT, Compared, right_choices
 from offline.bench.finished_cell import FinishedCell
+from offline.bench.lines import group_of
 from offline.bench.measuring import Measured, measure
 from offline.bench.plan import CellPlan, plan_cell
 from offline.bench.prompts import STAGE as PROMPTS_STAGE
@@ -124,7 +125,7 @@ def _refuse_to_replace(
     prompts: PromptResults,
     current: Collection[tuple[Cell, str]],
 ) -> None:
-    """Rows took minutes each: none is replaced, and no table loses all of its rows, unless that is asked for."""
+    """Rows took minutes each: none is replaced, and no task loses its tables, unless that is asked for."""
     replaced = sum(
         results.is_of_another(plan.cell, system.name, plan.recipe(system))
         for plan, systems in asked
@@ -135,13 +136,22 @@ def _refuse_to_replace(
         for plan, systems in asked
         if plan.compares(systems)
     )
-    rows = len(list(results))
-    if replaced or compared or (rows and not current):
+    told = [(group_of(row), (row.cell, row.system) in current) for row in results]
+    lost = {group for group, _ in told} - {group for group, counts in told if counts}
+    if replaced or compared:
         raise InvalidConfig(
-            f"{results.directory} holds {rows} finished rows, {rows - len(current)} of them of other code, settings or"
-            f" data: {replaced} of them, and the prompts of {compared} cells, would be measured anew in their place.",
-            hint="Name another --out; or measure with the code that they are of (`git_revision` in results.json);"
-            " or let go of them: --replace.",
+            f"{replaced} finished rows in {results.directory}, and the prompts of {compared} cells, are of other code,"
+            " settings or data, and would be measured anew in their place.",
+            hint="Name another --out; or measure with the code, --data and --set that they are of; or let go of them:"
+            " --replace.",
+        )
+    if lost:
+        tasks = ", ".join(sorted({task for _, task, _ in lost}))
+        raise InvalidConfig(
+            f"The rows of {tasks} in {results.directory} are of other code, settings or data, or their data are not"
+            " here: the table would be written without them.",
+            hint="Name another --out; or measure with the code, --data and --set that they are of; or let go of them:"
+            " --replace.",
         )
 
 

@@ -45,7 +45,7 @@ class PromptRow(BaseModel):
         self_bleu: self-BLEU-4.
         distinct, copies, copies_unlabelled: shares; see `offline.teacher.diversity`.
         length: mean, tokens.
-        complete: share that ended by itself.
+        complete: share that ended by itself, pairs with both texts.
         recipe, content, git_revision: as of a `Row`, for the stage that measured.
     """
 

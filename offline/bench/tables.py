@@ -182,7 +182,7 @@ def _provenance(rows: Sequence[Row]) -> str:
 
 
 def _points(lines: Sequence[Line]) -> dict[str, Point]:
-    """The lines of the picture; a system that lacks seeds which ours has is left out: its mean is another's."""
+    """The lines of the picture; a system that has other seeds than ours is left out: its mean is of other runs."""
     ours = next((_seeds(line.rows) for line in lines if line.system == OURS), None)
     return {
         line.system: Point(

@@ -77,6 +77,7 @@ def run(
         label_texts=[task.label_texts[label] for label in task.labels],
         config=config.quality,
     )
+    reasons = in_order_of_reasons(left_out + Counter(screened.counts()))
     generated = dataclasses.replace(written, nearest=screened.nearest).take(screened.kept)
     parts = [generated]
     if config.train:
@@ -85,7 +86,7 @@ def run(
         parts.append(unlabelled)
     if not sum(map(len, parts)):
         raise InvalidData(
-            f"None of the {len(written)} generated samples is fit to be kept: {screened.counts()}.",
+            f"None of the {len(written) + left_out.total()} generated samples is fit to be kept: {reasons}.",
             hint="Loosen knowledge.quality, or look into the generator's samples.",
         )
     metadata = KnowledgeMetadata(task=task.name, labels=task.labels, pair=task.pair)
@@ -103,7 +104,7 @@ def run(
         {
             "written": len(written) + left_out.total(),
             "kept": len(generated),
-            "reasons": in_order_of_reasons(left_out + Counter(screened.counts())),
+            "reasons": reasons,
             "by_label": _dropped_by_label(screened, written.labels or [], task.labels),
         },
     )

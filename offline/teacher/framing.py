@@ -8,6 +8,7 @@ import structlog
 from transformers import PreTrainedTokenizerBase
 
 from offline.teacher.pair_order import PairOrder
+from services.platform.errors import InvalidConfig
 
 PAIR_TOKEN = "[PAIR]"
 """Stands between the two texts of a pair in vocabularies that we make."""
@@ -47,6 +48,8 @@ class Framing:
 
     Nothing stands before the text: what comes before it is the prompt.
 
+    Raises InvalidConfig for pairs, where the tokenizer can write nothing between them.
+
     Attributes:
         tokenizer: between texts and ids.
         pair: whether there are two texts.
@@ -69,6 +72,12 @@ class Framing:
         object.__setattr__(self, "_reserved", mark)
         object.__setattr__(self, "separator", (special,) if known else tuple(self.ids(mark)))
         object.__setattr__(self, "end", tokenizer.eos_token_id)
+        if self.pair and not self.separator:
+            raise InvalidConfig(
+                f"The tokenizer, a {type(tokenizer).__name__}, writes none of {', '.join(map(repr, SEPARATORS))}: there"
+                " is nothing to stand between the texts of a pair.",
+                hint=f"Give its vocabulary a token {PAIR_TOKEN}, or name another model.",
+            )
         filler = tokenizer.bos_token_id
         object.__setattr__(self, "filler", tokenizer.eos_token_id if filler is None else filler)
 

@@ -23,6 +23,8 @@ from offline.teacher.warm_start import encoder_tokenizer, warm_start
 Report = Callable[[int, int, Mapping[str, float]], None]
 
 IGNORED = -100
+# Virtual tokens of a label that there is room for.
+_ROOM = 32
 # The learning rate rises over this share of the steps and falls to this share of its height.
 _WARM_UP, _LAST = 0.1, 0.05
 
@@ -97,9 +99,9 @@ def save_miniature(made: Miniature, directory: Path, precision: str) -> None:
 
 def _longest(names: Sequence[str], encoder: str) -> int:
     """Room for each name with its colon and one filler: a place for each character, and more where a character is
-    several tokens (a Hangul syllable is its letters)."""
+    several tokens (a Hangul syllable is its letters); room for some virtual tokens, however short names are."""
     tokens = encoder_tokenizer(encoder)(list(names), add_special_tokens=False)["input_ids"]
-    return max(map(len, [*names, *tokens])) + 2
+    return max(_ROOM, *map(len, [*names, *tokens])) + 2
 
 
 def _train(

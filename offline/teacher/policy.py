@@ -61,7 +61,9 @@ def assess(
     parts, first = [], 0
     for scored in model.score_parts(prompts, labels, ids, checkpointing=checkpointing):
         last = first + scored.logits.shape[1]
-        logits = scored.logits if order is None else order(scored.logits, ids, first)
+        logits = scored.logits
+        if order is not None:
+            logits = order(logits, ids, first, temperature)
         said = likelihood(logits, ids[:, first:last], temperature)
         parts.append((*said, scored.hidden))
         first = last

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from importlib import util
 from pathlib import Path
 
@@ -14,6 +15,7 @@ PACKAGED = "all-MiniLM-L6-v2"
 # that one is fetched, and never run, since nothing is loaded with `trust_remote_code`.
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
 _HUB_SECONDS = 5.0
+_SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
 def model_directory(name: str) -> Path:
@@ -41,7 +43,7 @@ def model_directory(name: str) -> Path:
 
 def cached_model(name: str) -> Path | None:
     """The copy in the local Hugging Face cache that `model_directory` loads, named by its commit; None where there is
-    none, or none with the files that the loader reads: another program may have fetched a part of them.
+    none, or none with configuration and weights: another program may have fetched a part of them.
 
     The loader never fetches a repository's other files (a README, pickles), and without its patterns
     `huggingface_hub` takes every copy for an interrupted download.
@@ -77,14 +79,21 @@ def _checked(directory: Path, name: str) -> Path:
 def _missing(directory: Path) -> list[str]:
     """What the loader would look for in vain: config.json, or weights, all files of those that are cut in several."""
     missing = [] if (directory / "config.json").is_file() else ["config.json"]
-    if not any(directory.glob("*.safetensors")):
+    files = {path.name for path in directory.glob("*.safetensors")}
+    if not files:
         return [*missing, "safetensors"]
-    for index in sorted(directory.glob("*.safetensors.index.json")):
+    indexes = sorted(directory.glob("*.safetensors.index.json"))
+    if not indexes and all(map(_SHARD.search, files)):
+        return [*missing, "safetensors.index.json"]
+    for index in indexes:
+        if index.name.removesuffix(".index.json") in files:
+            # The loader takes the weights in one file, where both are there.
+            continue
         try:
-            files = set(json.loads(index.read_bytes())["weight_map"].values())
+            wanted = set(json.loads(index.read_bytes())["weight_map"].values())
         except (OSError, ValueError, LookupError, TypeError, AttributeError):
             return [*missing, f"readable {index.name}"]
-        missing += sorted(name for name in files if not (directory / name).is_file())[:1]
+        missing += sorted(wanted - files)[:1]
     return missing
 
 

@@ -69,7 +69,7 @@ class RewardBatch:
         label_words: the words of each label.
         probabilities: (n, labels) the labeller's.
         embeddings: (n, d) the labeller's, of unit length.
-        complete: (n,) whether the sample came to its end in time.
+        complete: (n,) whether the sample came to its end in time, a pair with both texts.
         training: the training texts.
         recent: other samples: those of the last steps, not these.
     """

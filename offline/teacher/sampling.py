@@ -98,7 +98,8 @@ def sample(
         uniform = torch.rand(count, generator=generator).to(device)[alive]
         logits = texts.logits
         if order is not None:
-            logits = order(logits.unsqueeze(1), ids[alive, :place], place).squeeze(1)
+            before = ids[alive, :place]
+            logits = order(logits.unsqueeze(1), before, place, temperature).squeeze(1)
         tokens, drawn = draw(logits, uniform, temperature, top_p)
         going = ~ended
         ids[alive[going], place] = tokens[going]

@@ -239,6 +239,17 @@ def test_a_part_of_weights_that_are_cut_in_several_is_no_copy_either(hub: HubSta
     (loaded / index).write_text("[]")
     with pytest.raises(ModelNotFound, match=rf"has no readable {index} file"):
         model_directory(str(loaded))
+    (loaded / index).unlink()
+    with pytest.raises(ModelNotFound, match=r"has no safetensors.index.json file"):
+        model_directory(str(loaded))
+
+
+def test_an_index_that_is_left_beside_weights_in_one_file_counts_for_nothing(
+    tmp_path: Path,
+) -> None:
+    directory = model(tmp_path / "saved")
+    (directory / "model.safetensors.index.json").write_text('{"weight_map": {"a": "gone"}}')
+    assert model_directory(str(directory)) == directory
 
 
 def test_a_part_alone_while_the_hub_is_away_is_told_as_not_whole(hub: HubStandIn) -> None:

@@ -200,7 +200,10 @@ def test_knowledge_without_any_item_is_refused(inputs: dict[str, Path], tmp_path
     generate = tmp_path / "generate"
     generate.mkdir()
     write_samples(generate, [("weather", "weather")])
-    with pytest.raises(InvalidData, match="None of the 1 generated samples"):
+    with pytest.raises(
+        InvalidData,
+        match=r"None of the 6 generated samples .*'incomplete': 3, 'empty': 2, 'label_words': 1",
+    ):
         built({**inputs, "generate": generate}, tmp_path, train=False, unlabelled=False)
     assert not (tmp_path / "knowledge.parquet").exists()
 

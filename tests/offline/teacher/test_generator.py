@@ -210,6 +210,25 @@ def test_the_miniature_has_room_for_names_of_which_a_character_is_several_tokens
     assert scored.logits.shape[1] == generator.max_tokens
 
 
+def test_the_miniature_has_room_for_virtual_tokens_beyond_its_names(tmp_path: Path) -> None:
+    miniature(0, tmp_path, epochs=1)
+    generator = load_generator(tmp_path)
+    prompt = name_prompt(generator, list(NAMES.values()), shared=SHARED_TOKENS, own=32).fixed()
+    text = torch.tensor([generator.framing.encode("red")[:1] * generator.max_tokens])
+    assert generator.model.score(prompt, torch.tensor([0]), text).logits.isfinite().all()
+    with pytest.raises(InvalidConfig, match="positions"):
+        name_prompt(generator, list(NAMES.values()), shared=SHARED_TOKENS, own=40)
+
+
+def test_a_tokenizer_that_can_write_nothing_between_texts_frames_no_pairs() -> None:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer(BPE({"a": 0, "</s>": 1}, [])), eos_token="</s>"
+    )
+    assert Framing(tokenizer, pair=False).separator == ()
+    with pytest.raises(InvalidConfig, match="nothing to stand between the texts of a pair"):
+        Framing(tokenizer, pair=True)
+
+
 def test_a_model_directory_that_is_not_there_is_told_at_once(tmp_path: Path) -> None:
     config = GeneratorConfig(model=str(tmp_path / "no-such-model"))
     started = time.monotonic()
