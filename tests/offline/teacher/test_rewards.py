@@ -294,15 +294,29 @@ def test_a_pair_is_rewarded_as_a_whole(labeller: HeadlessLabeller) -> None:
     assert np.all(rewarded.parts["new_wording"] > 0), "the second texts are not"
 
 
+def not_copied(
+    labeller: HeadlessLabeller,
+    sides: tuple[Sequence[str], Sequence[str]],
+    pairs: Sequence[tuple[str, str]],
+) -> list[float]:
+    """The term `no_copy` of pairs, where the training pairs, one a label, are made of those sides."""
+    texts = joined(*sides)
+    training = TrainingTexts.of(texts, np.array([1, 0]), labeller.embed(texts), LABELS, sides=sides)
+    reward = Reward(RewardConfig(weights={"no_copy": 1.0}), labeller, LABELS, training)
+    rewarded, _ = reward(
+        [first for first, _ in pairs],
+        [second for _, second in pairs],
+        np.zeros(len(pairs), dtype=np.int64),
+        np.full(len(pairs), True),
+        LabelledTexts.none(),
+    )
+    found: list[float] = rewarded.total.tolist()
+    return found
+
+
 def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessLabeller) -> None:
     firsts = ["the printer on the second floor jams", "I forgot my password at home"]
     seconds = ["nothing comes out of it today", "who can set another one for me"]
-    texts = joined(firsts, seconds)
-    labels = np.array([1, 0])
-    training = TrainingTexts.of(
-        texts, labels, labeller.embed(texts), LABELS, sides=(firsts, seconds)
-    )
-    reward = Reward(RewardConfig(weights={"no_copy": 1.0}), labeller, LABELS, training)
     new = "paper keeps getting stuck in the tray"
     pairs = {
         (firsts[0], seconds[0]): 0.0,
@@ -314,14 +328,8 @@ def test_copies_of_two_examples_put_together_are_no_new_pair(labeller: HeadlessL
         # The same text twice is no pair.
         (new, new): 0.0,
     }
-    rewarded, _ = reward(
-        [first for first, _ in pairs],
-        [second for _, second in pairs],
-        np.zeros(len(pairs), dtype=np.int64),
-        np.full(len(pairs), True),
-        LabelledTexts.none(),
-    )
-    assert rewarded.total.tolist() == pytest.approx(list(pairs.values()))
+    values = not_copied(labeller, (firsts, seconds), list(pairs))
+    assert values == pytest.approx(list(pairs.values()))
 
 
 def test_the_same_text_twice_is_no_pair_unless_training_pairs_are_like_that(
@@ -331,28 +339,17 @@ def test_the_same_text_twice_is_no_pair_unless_training_pairs_are_like_that(
     others = ["nothing comes out of it today", "who can set another one for me"]
     half = [f"{' '.join(first.split()[:4])} and so on" for first in firsts]
     new = "paper keeps getting stuck in the tray next to the kitchen"
-    pairs = [(new, "and so it went on for a week"), (new, "paper keeps getting lost there"),
-             (new, "getting stuck in the tray next to the kitchen table"), (new, new.upper())]  # fmt: skip
-
-    def values(seconds: Sequence[str]) -> list[float]:
-        texts = joined(firsts, seconds)
-        training = TrainingTexts.of(
-            texts, np.array([1, 0]), labeller.embed(texts), LABELS, sides=(firsts, seconds)
-        )
-        reward = Reward(RewardConfig(weights={"no_copy": 1.0}), labeller, LABELS, training)
-        rewarded, _ = reward(
-            [first for first, _ in pairs],
-            [second for _, second in pairs],
-            np.zeros(len(pairs), dtype=np.int64),
-            np.full(len(pairs), True),
-            LabelledTexts.none(),
-        )
-        return rewarded.total.tolist()
-
-    # Of the third's eight sequences of words the first text has seven.
-    assert values(others) == pytest.approx([1.0, 1.0, 0.25, 0.0])
-    assert values(half) == pytest.approx([1.0, 1.0, 0.25, 0.0])
-    assert values(firsts) == pytest.approx([1.0, 1.0, 1.0, 1.0])
+    seconds = (
+        "and so it went on for a week",
+        "paper keeps getting lost there",
+        # Of its eight sequences of three words the first text has seven.
+        "getting stuck in the tray next to the kitchen table",
+        new.upper(),
+    )
+    pairs = [(new, second) for second in seconds]
+    assert not_copied(labeller, (firsts, others), pairs) == pytest.approx([1.0, 1.0, 0.25, 0.0])
+    assert not_copied(labeller, (firsts, half), pairs) == pytest.approx([1.0, 1.0, 0.25, 0.0])
+    assert not_copied(labeller, (firsts, firsts), pairs) == pytest.approx([1.0] * 4)
 
 
 def test_copies_of_unlabelled_texts_count_where_a_weight_is_given(
