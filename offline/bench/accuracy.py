@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import structlog
@@ -33,6 +34,7 @@ from services.platform.errors import InvalidConfig, InvalidData
 log = structlog.get_logger(__name__)
 
 _STATIC_SEED = 0
+_ANOTHER = "Name another --out; or measure with the code, --data and --set that they are of; or let go of them: --replace."
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +141,19 @@ def _refuse_to_replace(
     told = [(group_of(row), (row.cell, row.system) in current) for row in results]
     lost = {group for group, _ in told} - {group for group, counts in told if counts}
     if replaced or compared:
+        what = [f"{replaced} finished rows"] * bool(replaced)
+        what += [f"the prompts of {compared} cells"] * bool(compared)
         raise InvalidConfig(
-            f"{replaced} finished rows in {results.directory}, and the prompts of {compared} cells, are of other code,"
-            " settings or data, and would be measured anew in their place.",
-            hint="Name another --out; or measure with the code, --data and --set that they are of; or let go of them:"
-            " --replace.",
+            f"In {results.directory}, {' and '.join(what)} are of other code, settings or data, and would be measured"
+            " anew in their place.",
+            hint=_ANOTHER,
         )
     if lost:
         tasks = ", ".join(sorted({task for _, task, _ in lost}))
         raise InvalidConfig(
             f"The rows of {tasks} in {results.directory} are of other code, settings or data, or their data are not"
             " here: the table would be written without them.",
-            hint="Name another --out; or measure with the code, --data and --set that they are of; or let go of them:"
-            " --replace.",
+            hint=_ANOTHER,
         )
 
 
@@ -304,8 +306,14 @@ def _plan(request: Request, cell: Cell, ablation: str, stages: Path) -> CellPlan
     try:
         return request.plan(cell, variant_of(ablation) if ablation else BASE, stages)
     except (InvalidConfig, InvalidData) as error:
-        log.warning("rows_left_out", cell=cell.name, reason=str(error))
+        _tell_left_out(str(error))
         return None
+
+
+@cache
+def _tell_left_out(reason: str) -> None:
+    """Once: a task that is not here has many rows."""
+    log.warning("rows_not_compared", reason=reason)
 
 
 def _recipes(request: Request, cell: Cell, ablation: str, stages: Path) -> dict[str, str]:
