@@ -34,7 +34,10 @@ from services.platform.errors import InvalidConfig, InvalidData
 log = structlog.get_logger(__name__)
 
 _STATIC_SEED = 0
-_ANOTHER = "Name another --out; or measure with the code, --data and --set that they are of; or let go of them: --replace."
+_ANOTHER = (
+    "Name another --out; or measure with the code, --data and --set that they are of;"
+    " or let go of them: --replace."
+)
 
 
 @dataclass(frozen=True, slots=True)
