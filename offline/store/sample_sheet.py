@@ -18,7 +18,7 @@ def sample_sheet(
     soft_labels: NDArray[np.float32],
     reasons: Sequence[str | None],
     *,
-    left_out: int = 0,
+    left_out: int,
     task: str,
     seed: int,
 ) -> str:

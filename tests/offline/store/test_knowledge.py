@@ -107,7 +107,8 @@ def test_the_sheet_shows_kept_and_dropped_samples_of_every_label_as_plain_lines(
     written_for = np.array([0] * 10 + [1] * 11)
     soft = np.tile(rows((0.6, 0.3, 0.1)), (21, 1))
     reasons: list[str | None] = [None] * 8 + ["copy", "too_short"] + [None] * 11
-    sheet = sample_sheet(LABELS, texts, written_for, soft, reasons, task="bank", seed=0)
+    sheet = sample_sheet(LABELS, texts, written_for, soft, reasons, left_out=2, task="bank", seed=0)
+    assert "23 were written, 2 of them without an end or a text; 19 are kept." in sheet
     assert "## loss" in sheet
     assert "8 of 10 kept." in sheet
     assert "## other\n\n0 of 0 kept." in sheet
@@ -117,5 +118,5 @@ def test_the_sheet_shows_kept_and_dropped_samples_of_every_label_as_plain_lines(
     assert "- `copy`: " in sheet
     assert "- `surplus`: " not in sheet
     assert not any(line.startswith("heading") for line in sheet.splitlines())
-    again = sample_sheet(LABELS, texts, written_for, soft, reasons, task="bank", seed=0)
+    again = sample_sheet(LABELS, texts, written_for, soft, reasons, left_out=2, task="bank", seed=0)
     assert sheet == again
