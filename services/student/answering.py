@@ -170,6 +170,7 @@ def _body(
                 for row, tokens in zip(rows, job.tokens, strict=True)
             ],
             predictor.bundle.mixing,
+            predictor.label_weights,
             show_texts=request.show_texts,
             faults=job.faults,
         )

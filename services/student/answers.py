@@ -76,6 +76,7 @@ def explained(
     items: Mapping[int, StoredItem],
     words: Sequence[Sequence[Word] | None],
     mixing: MixingParameters,
+    label_weights: Floats | None,
     *,
     show_texts: bool = True,
     faults: Mapping[int, RetriktError],
@@ -90,6 +91,7 @@ def explained(
         items: the neighbours' texts, as far as the store gave them.
         words: what the words of each text say for its best label; None without a lexical index.
         mixing: what the neighbours were weighed with.
+        label_weights: (L,) what their soft labels were multiplied by; None where nothing was.
         show_texts: the caller may see the neighbours' texts.
         faults: the errors of inputs that could not be classified, by their position.
     """
@@ -105,6 +107,9 @@ def explained(
                 "corrections": None
                 if prediction.corrections is None
                 else _by_known_label(prediction.labels, prediction.corrections[row]),
+                "added_by_words": None
+                if prediction.added_by_words is None
+                else _by_added_label(prediction.labels, prediction.added_by_words[row]),
                 "distance": None if prediction.distance is None else prediction.distance[row],
                 "out_of_distribution": None
                 if prediction.out_of_distribution is None
@@ -120,6 +125,10 @@ def explained(
         "release": prediction.release,
         "degraded": prediction.degraded,
         "seconds": prediction.seconds,
+        "lexical_share": mixing.lexical_share,
+        "label_weights": None
+        if label_weights is None
+        else _by_label(prediction.labels, label_weights),
         "predictions": orjson.Fragment(batch_body(explanations, faults)),
     }
     return orjson.dumps(answer, option=NUMPY)
@@ -175,6 +184,11 @@ def _by_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
 def _by_known_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
     """The student's labels come first, and it may know fewer than the release has."""
     return dict(zip(labels, values, strict=False))
+
+
+def _by_added_label(labels: Sequence[str], values: Floats) -> dict[str, Any]:
+    """Those that the student does not know come last."""
+    return dict(zip(labels[len(labels) - len(values) :], values, strict=True))
 
 
 def _with_faults(answers: Iterable[bytes], faults: Mapping[int, RetriktError]) -> list[bytes]:

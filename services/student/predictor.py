@@ -64,6 +64,8 @@ class Prediction:
             the bundle has none.
         corrections: float32 (b, H), by how much neighbours that came after training moved the probabilities of the
             student's labels; None when degraded, or where no item of the release did.
+        added_by_words: float32 (b, m), how probable each of the release's last m labels, which the student does not
+            know, is by the words of a text; None when degraded, or where the release has no words of theirs.
     """
 
     release: str
@@ -79,6 +81,7 @@ class Prediction:
     distance: Floats | None = None
     out_of_distribution: NDArray[np.bool_] | None = None
     corrections: Floats | None = None
+    added_by_words: Floats | None = None
 
 
 class Predictor:
@@ -91,6 +94,8 @@ class Predictor:
         bundle: its student's manifest.
         labels: of the release; the student's own come first.
         soft_labels: float16 (items, L), mapped from the file.
+        label_weights: float32 (L,), what the neighbours' soft labels are multiplied by, so that labels of few items
+            are not drowned; None where they are taken as they are.
     """
 
     def __init__(
@@ -107,10 +112,10 @@ class Predictor:
         self.bundle = bundle
         self.labels = manifest.labels
         self.soft_labels = soft_labels
-        self._label_weights = None
+        self.label_weights = None
         if any(manifest.balances):
             items = soft_labels.sum(axis=0, dtype=np.float64)
-            self._label_weights = label_weights(items, len(bundle.labels), manifest.balances)
+            self.label_weights = label_weights(items, len(bundle.labels), manifest.balances)
         self._encoder = encoder
         self._store = store
         self._lexical = lexical
@@ -256,18 +261,19 @@ class Predictor:
             # Padding has the id -1: it is clipped to a row that then weighs nothing.
             neighbour_labels = np.take(self.soft_labels, hits.ids, axis=0, mode="clip")
             neighbour_labels = neighbour_labels.astype(np.float32)
-            if self._label_weights is not None:
+            if self.label_weights is not None:
                 # They sum to more than 1 then; `mix` makes a distribution of the neighbours' sum again.
-                neighbour_labels *= self._label_weights
+                neighbour_labels *= self.label_weights
             mixed = mix(logits, hits.scores, neighbour_labels, parameters)
             moved = None
             if self._edited.corrections is not None:
                 by = moved_by(hits.scores, self._edited.corrections.at(hits.ids), parameters)
                 before, mixed = mixed, corrected(mixed, by)
                 moved = (mixed.probabilities - before.probabilities)[:, : by.shape[1]]
+            by_words = None
             if self._edited.words is not None:
-                said = self._edited.words.probabilities([item.words for item in tokens])
-                mixed = mix_added(mixed, said, parameters.lexical_share)
+                by_words = self._edited.words.probabilities([item.words for item in tokens])
+                mixed = mix_added(mixed, by_words, parameters.lexical_share)
             distance = neighbour_distance(hits.scores)
         seconds["mix"] = time.perf_counter() - searched
         return Prediction(
@@ -284,6 +290,7 @@ class Predictor:
             distance,
             None if threshold is None else distance > threshold,
             moved,
+            by_words,
         )
 
     def words(self, tokens: Tokens, label: int) -> list[Word] | None:

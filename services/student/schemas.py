@@ -78,8 +78,7 @@ class Neighbour(BaseModel):
     Attributes:
         id: of the item.
         similarity: cosine of its vector and the text's.
-        weight: its share by similarity; those of all neighbours sum to 1. Where edits brought labels that the student
-            does not know, labels are balanced on top of it: those of many items are not to drown one of few.
+        weight: its share by similarity; those of all neighbours sum to 1.
         labels: the teacher's soft label, by label.
         text, text_pair: null where the store did not give them, or the key may not see texts.
         label, origin: null where the store did not give them.
@@ -115,11 +114,14 @@ class Explanation(BaseModel):
     Attributes:
         scores: the answer, best first.
         student: the student's own probabilities, by label; the lexical index's part is in them.
-        store: those of the neighbours alone; null when the store was of no help.
+        store: those of the neighbours alone, their soft labels weighed by `weight` and by the answer's `label_weights`;
+            null when the store was of no help.
         weight: the store's share of the answer to the labels that the student knows. The probability of a label that
             came with an edit is the neighbours' alone, blended with what the words say.
         corrections: by how much neighbours that came after the student's training moved the probability of each label
             that it knows; null when the store was of no help, or where no knowledge item did.
+        added_by_words: how probable each label that the student does not know is by the words of the text; null when
+            the store was of no help, or where there are none of theirs.
         distance: one minus the mean similarity of the neighbours; null when the store was of no help.
         out_of_distribution: whether that is farther than 95 of 100 texts of the task are, so that the answer may
             mean nothing; null when the store was of no help, or the release does not know how far they are.
@@ -133,6 +135,7 @@ class Explanation(BaseModel):
     store: dict[str, float] | None
     weight: float
     corrections: dict[str, float] | None
+    added_by_words: dict[str, float] | None
     distance: float | None
     out_of_distribution: bool | None
     words: list[Word] | None
@@ -146,12 +149,18 @@ class ExplainedAnswer(BaseModel):
         release: that answered.
         degraded: why the store was of no help; null when it was.
         seconds: taken by each step, for the whole batch that the request was computed in.
+        lexical_share: of the lexical index in the student's scores, and of the words in the probability of a label that
+            the student does not know; 0 for a student without an index.
+        label_weights: what the neighbours' soft labels are multiplied by, by label: more than 1 for labels that came
+            with edits and have few items, which those of many would drown otherwise; null where they count as they are.
         predictions: one for each input, or its error with `"partial": true`.
     """
 
     release: str
     degraded: str | None
     seconds: dict[str, float]
+    lexical_share: float
+    label_weights: dict[str, float] | None
     predictions: list[Explanation | ErrorBody]
 
 

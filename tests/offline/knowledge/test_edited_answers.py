@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from edited_task import (
     PHONES,
     add,
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from offline.knowledge.asking import AskedKnowledge
 from offline.knowledge.items import Filter, Items
 from offline.knowledge.journal import item_keys
+from offline.knowledge.outcome import Edited
 from offline.store.publish import open_predictor
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import (
@@ -104,13 +106,7 @@ def test_edits_of_a_release_from_before_there_were_corrections_count_too(task: P
     releases = ReleaseDirectory(task / "releases")
     directory = releases.path(str(changed.release))
     (directory / EDITED).unlink()
-    release = live(task)
-    told = {name: getattr(release, name) for name in (
-        "task", "labels", "store_version", "encoder_fingerprint", "items", "metrics", "edits",
-    )}  # fmt: skip
-    before = write_release_manifest(directory, **told)
-    directory.rename(releases.root / before.release)
-    releases.activate(before.release)
+    written_anew(changed, task)
     made = add(task, (other, "login"))
     found = open_edited(
         releases.path(str(made.release)),
@@ -123,16 +119,62 @@ def test_edits_of_a_release_from_before_there_were_corrections_count_too(task: P
 
 
 def test_an_explained_answer_tells_what_was_corrected(task: Path) -> None:
-    def explained(text: str) -> Any:
-        with TestClient(create_app(StudentSettings(task_dir=task))) as client:
-            answer = client.post("/predict", json={"inputs": text, "explain": True}).json()
-        return answer["predictions"][0]
-
     odd = "locked screen jam"
-    assert explained(odd)["corrections"] is None
+    assert explained(task, odd)["predictions"][0]["corrections"] is None
     add(task, (odd, "printer"))
-    told = explained(odd)
+    (told,) = explained(task, odd)["predictions"]
     assert told["scores"][0]["label"] == "printer"
     assert list(told["corrections"]) == ["login", "printer", "network"]
     assert told["corrections"]["printer"] > 0.1
     assert abs(sum(told["corrections"].values())) < 0.01
+    assert told["added_by_words"] is None
+
+
+@pytest.mark.parametrize("text", ["handset abroad please", "locked screen jam", "login abroad"])
+def test_scores_can_be_worked_out_from_what_an_explanation_tells(task: Path, text: str) -> None:
+    add(task, ("locked screen jam", "printer"))
+    written_anew(add_phones(task), task, balances=(0.7,))
+    answer = explained(task, text)
+    (told,) = answer["predictions"]
+    labels = list(answer["label_weights"])
+    assert labels == ["login", "printer", "network", "phone"]
+    assert list(answer["label_weights"].values())[:3] == [1, 1, 1]
+    assert answer["label_weights"]["phone"] > 1.5
+    assert list(told["added_by_words"]) == ["phone"]
+    assert told["neighbours"]
+
+    def row(by_label: dict[str, float]) -> NDArray[np.float64]:
+        return np.array([by_label.get(label, 0.0) for label in labels])
+
+    store = sum(near["weight"] * row(near["labels"]) for near in told["neighbours"])
+    store *= row(answer["label_weights"])
+    store /= store.sum()
+    np.testing.assert_allclose(store, row(told["store"]), atol=1e-3)
+    known, share = slice(3), answer["lexical_share"]
+    assert share == 0.5
+    expected = store.copy()
+    student = row(told["student"])[known] * store[known].sum()
+    expected[known] = student + told["weight"] * (store[known] - student)
+    expected += row(told["corrections"])
+    added = (1 - share) * store[3] + share * told["added_by_words"]["phone"]
+    expected[known] *= (1 - added) / expected[known].sum()
+    expected[3] = added
+    scores = {entry["label"]: entry["score"] for entry in told["scores"]}
+    np.testing.assert_allclose(row(scores), expected, atol=1e-3)
+
+
+def explained(task: Path, text: str) -> Any:
+    with TestClient(create_app(StudentSettings(task_dir=task))) as client:
+        return client.post("/predict", json={"inputs": text, "explain": True}).json()
+
+
+def written_anew(made: Edited, task: Path, **fields: Any) -> None:
+    """The release that an edit made, once more, with these fields in its manifest; live."""
+    releases = ReleaseDirectory(task / "releases")
+    directory = releases.path(str(made.release))
+    told = {name: getattr(live(task), name) for name in (
+        "task", "labels", "store_version", "encoder_fingerprint", "items", "metrics", "edits",
+    )}  # fmt: skip
+    again = write_release_manifest(directory, **told, **fields)
+    directory.rename(releases.root / again.release)
+    releases.activate(again.release)
