@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -22,6 +22,9 @@ from offline.knowledge.commands import app as knowledge_app
 from offline.pipeline.engine_kind import EngineKind
 from offline.task_directory import RUNS, TaskDirectory, task_directory
 from services.platform.errors import InvalidConfig, RetriktError
+
+if TYPE_CHECKING:
+    from offline.run import TaskRun
 
 app = typer.Typer(
     help="Move a large language model's knowledge into a searchable store, and serve a student of at "
@@ -93,10 +96,7 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="Say what would run, and why.")] = False,
 ) -> None:
     """Build a release from task data: every stage that is not up to date, then the report."""
-    from offline import run as pipeline
-
-    settings = pipeline.load(config, _with_engine(overrides, engine))
-    task = pipeline.TaskRun(settings, output, _console(), configuration_file(config))
+    task = _task_run(config, overrides, engine, output, _console())
     if dry_run:
         _print_plan(task.plan(seed, upto))
         return
@@ -149,7 +149,6 @@ def rebuild(
     run works in the task's directory; 6 the disk is full; 5 the store, or the Ray cluster, does not answer; 4 files
     are damaged; 3 a model cannot be found, or nothing is live (--store-only); 2 the configuration or the data is wrong.
     """
-    from offline import run as pipeline
     from offline.rebuild import rebuild as bring_up_to_date
 
     if store_only and seed is not None:
@@ -160,12 +159,11 @@ def rebuild(
         raise InvalidConfig(
             "--store-only runs nothing that an engine could do.", hint="Leave --engine out."
         )
-    settings = pipeline.load(config, _with_engine(overrides, engine))
-    task = pipeline.TaskRun(settings, output, _console(stderr=True), configuration_file(config))
+    task = _task_run(config, overrides, engine, output, _console(stderr=True))
     try:
         rebuilt = bring_up_to_date(task, seed=seed, store_only=store_only)
     except RetriktError as error:
-        failed = {"task": settings.task.name, "outcome": "failed", "code": error.code}
+        failed = {"task": task.config.task.name, "outcome": "failed", "code": error.code}
         print(json.dumps({**failed, "reasons": [str(error)]}, indent=1))
         raise
     print(rebuilt.as_json())
@@ -182,11 +180,8 @@ def evaluate(
     output: Output = RUNS,
 ) -> None:
     """Run the chain up to the evaluation for several seeds, and write the report over all of them."""
-    from offline import run as pipeline
-
-    settings = pipeline.load(config, _with_engine(overrides, engine))
-    task = pipeline.TaskRun(settings, output, _console(), configuration_file(config))
-    task.evaluate(seeds or [settings.seed])
+    task = _task_run(config, overrides, engine, output, _console())
+    task.evaluate(seeds or [task.config.seed])
 
 
 @app.command()
@@ -319,9 +314,20 @@ def release_prune(
     print(json.dumps({"dry_run": dry_run, **done.figures()}, indent=1))
 
 
-def _with_engine(overrides: Sequence[str] | None, engine: EngineKind | None) -> list[str]:
-    """The overrides, and the one that `--engine` stands for."""
-    return [*(overrides or []), *([] if engine is None else [f"engine.kind={engine.value}"])]
+def _task_run(
+    config: str,
+    overrides: Sequence[str] | None,
+    engine: EngineKind | None,
+    output: Path,
+    console: Console,
+) -> "TaskRun":
+    from offline import run
+    from offline.configs.loading import Origin
+
+    # `--engine` stands for an override.
+    given = [*(overrides or []), *([] if engine is None else [f"engine.kind={engine.value}"])]
+    origin = Origin(configuration_file(config), given)
+    return run.TaskRun(run.load(config, given), output, console, origin)
 
 
 def _console(*, stderr: bool = False) -> Console:

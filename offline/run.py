@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 from rich.console import Console
 
+from offline.configs.loading import Origin
 from offline.configs.run import RunConfig, load_run_config
 from offline.knowledge.in_force import held_out_rows, with_edits
 from offline.pipeline.chain import Chain, Step, run_lock, stages_upto
@@ -37,14 +38,14 @@ REPORT_MARKDOWN = "report.md"
 
 
 class TaskRun:
-    """Runs of one configuration, read from the file `source`, in one task directory."""
+    """Runs of one configuration, read from `origin`, in one task directory."""
 
     def __init__(
-        self, config: RunConfig, output: Path, console: Console, source: Path | None = None
+        self, config: RunConfig, output: Path, console: Console, origin: Origin | None = None
     ) -> None:
         self.config = config
         self.directory = output / config.task.name
-        self._source = source
+        self._origin = origin
         self._console = console
         self._display = choose_display(console)
 
@@ -123,7 +124,7 @@ class TaskRun:
 
     def _check_inputs(self, upto: str | None) -> None:
         """What stages far down the chain would miss: told in seconds, before the first one runs."""
-        check_inputs(self.config, {stage.name for stage in self._stages(upto)}, self._source)
+        check_inputs(self.config, {stage.name for stage in self._stages(upto)}, self._origin)
 
     def finish(self, seed: int, upto: str | None) -> FinishedRun:
         """Run what is not up to date, and release nothing; who calls it holds the lock of the directory."""

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import types
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,7 @@ from services.platform.errors import InvalidConfig
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = tuple[int | str, ...]
+_NO_SECTION = ("model_type", "model_attributes_type", "dataclass_type")
 
 
 def load_config(model: type[Model], path: Path, overrides: Sequence[str] = ()) -> Model:
@@ -27,8 +29,8 @@ def load_config(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
         overrides: `section.key=value`, the value in YAML; they win over the file.
 
     Raises:
-        InvalidConfig: the file is missing or not YAML, or values are unknown or wrong; the message
-            has a line for each, with what was expected and the nearest valid key.
+        InvalidConfig: the file is missing or not YAML, or values are unknown or wrong; the message has a line for
+            each: where it was given, what was expected, and the nearest valid key.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -46,24 +48,40 @@ def load_config(model: type[Model], path: Path, overrides: Sequence[str] = ()) -
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        found = [_describe(model, document, path, item) for item in error.errors()]
+        found = [
+            _describe(model, document, Origin(path, overrides), item) for item in error.errors()
+        ]
         raise InvalidConfig("\n".join(found)) from error
 
 
-def place_in(path: Path, location: Location) -> str | None:
-    """Where a checked configuration says something, `tickets.yaml:9`; None where it is not in the file."""
-    try:
-        document = _parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, InvalidConfig):
-        return None  # Somebody has changed it since.
-    node = document
-    for key in location:
-        listed = isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node)
-        if not listed and not (isinstance(node, CommentedMap) and key in node):
-            return None
-        node = node[key]
-    line = _line(document, location)
-    return f"{path}:{line}" if line else str(path)
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a checked configuration was read from.
+
+    Attributes:
+        path: the file.
+        overrides: that won over it.
+    """
+
+    path: Path
+    overrides: Sequence[str] = ()
+
+    def place(self, location: Location) -> str | None:
+        """Where it says something: `tickets.yaml:9`, or the override; None where neither does."""
+        if override := _overriding(self.overrides, location):
+            return override
+        try:
+            document = _parse(self.path.read_text(encoding="utf-8"), str(self.path))
+        except (OSError, InvalidConfig):
+            return None  # Somebody has changed it since.
+        node = document
+        for key in location:
+            listed = isinstance(node, CommentedSeq) and isinstance(key, int) and key < len(node)
+            if not listed and not (isinstance(node, CommentedMap) and key in node):
+                return None
+            node = node[key]
+        line = _line(document, location)
+        return f"{self.path}:{line}" if line else str(self.path)
 
 
 def unknown_key(location: Location, valid: Sequence[str]) -> str:
@@ -78,6 +96,15 @@ def _parse(text: str, where: str) -> Any:
         return YAML(typ="rt").load(text)
     except YAMLError as error:
         raise InvalidConfig(f"{where} is not YAML: {error}") from error
+
+
+def _overriding(overrides: Sequence[str], location: Location) -> str | None:
+    """What is said of the last override that gave the value at `location`, or a section around it."""
+    for override in reversed(overrides):
+        keys = tuple(override.partition("=")[0].strip().split("."))
+        if location[: len(keys)] == keys:
+            return f"The override {override!r}"
+    return None
 
 
 def _override(document: CommentedMap, override: str) -> None:
@@ -97,15 +124,20 @@ def _override(document: CommentedMap, override: str) -> None:
     section[keys[-1]] = _parse(value, f"The override {override!r}")
 
 
-def _describe(model: type[BaseModel], document: CommentedMap, path: Path, item: Any) -> str:
+def _describe(model: type[BaseModel], document: CommentedMap, origin: Origin, item: Any) -> str:
     location = tuple(part for part in item["loc"] if part not in ("[key]",))
-    line = _line(document, location)
     name = ".".join(map(str, location)) or "the file"
-    where = f"{path}:{line}" if line else f"{path}"
+    line = _line(document, location)
+    where = f"{origin.path}:{line}" if line else f"{origin.path}"
+    where = _overriding(origin.overrides, location) or where
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {unknown_key(location, _keys(model, location[:-1]))}"
     if item["type"] in ("missing", "missing_argument"):
         return f"{where}: {name!r} is missing."
+    if item["type"] in _NO_SECTION and (keys := _keys(model, location)):
+        return (
+            f"{where}: {name!r}: expected a section ({', '.join(keys)}), given {item['input']!r}."
+        )
     message = item["msg"].removeprefix("Value error, ")
     given = "" if isinstance(item["input"], Mapping) else f", given {item['input']!r}"
     return f"{where}: {name!r}: {message[:1].lower()}{message[1:]}{given}."

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 # Of the loader itself, so that what is asked here is what it would load.
-from offline.teacher.pretrained import PACKAGED, cached_model, model_directory, not_found
+from offline.teacher.pretrained import (
+    PACKAGED,
+    cached_model,
+    holds_tokenizer,
+    model_directory,
+    not_found,
+)
 from services.platform.errors import ModelNotFound
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ def check_model(name: str) -> None:
 
     Raises:
         ModelNotFound: it is neither here nor on the hub, the hub does not answer or does not give it to this user,
-            or what there is holds no safetensors file.
+            or what there is holds no safetensors file, or no tokenizer.
     """
     if not of_the_hub(name) or cached_model(name) is not None:
         model_directory(name)
@@ -68,12 +74,14 @@ def _check_on_hub(name: str) -> None:
     files = [Path(file.rfilename) for file in current.siblings or ()]
     top = [path.name for path in files if len(path.parts) == 1]
     missing = [] if "config.json" in top else ["config.json"]
+    if not holds_tokenizer(top):
+        missing.append("tokenizer")
     if not any(file.endswith(".safetensors") for file in top):
         missing.append("safetensors")
     if missing:
         raise ModelNotFound(
             f"The model {name!r} on the hub has no {' and no '.join(missing)} file.",
-            hint="Expected a Hugging Face model; weights are read from safetensors only.",
+            hint="Expected a Hugging Face model with its tokenizer; weights are read from safetensors only.",
         )
 
 

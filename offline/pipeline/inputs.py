@@ -1,9 +1,8 @@
 """What a run names and does not hold: data, models, terms of the reward. Told in seconds, before the first stage."""
 
 from collections.abc import Set
-from pathlib import Path
 
-from offline.configs.loading import Location, place_in, unknown_key
+from offline.configs.loading import Location, Origin, unknown_key
 from offline.configs.run import RunConfig
 from offline.pipeline.hub import check_model
 from offline.pipeline.outside import teacher_models
@@ -14,14 +13,14 @@ from services.platform.errors import InvalidConfig, InvalidData, ModelNotFound
 _REWARD = ("ppo", "reward")
 
 
-def check_inputs(config: RunConfig, stages: Set[str], source: Path | None = None) -> None:
+def check_inputs(config: RunConfig, stages: Set[str], origin: Origin | None = None) -> None:
     """Refuse what a stage far down the chain would refuse.
 
     Args:
         config: of the run.
         stages: names of those that may run: models of others need not be there. Keys and data are checked whatever
             runs.
-        source: the file that `config` was read from; errors name its lines.
+        origin: what `config` was read from; errors name its lines and overrides.
 
     Raises:
         InvalidData: a data file is missing.
@@ -30,10 +29,10 @@ def check_inputs(config: RunConfig, stages: Set[str], source: Path | None = None
         ModelNotFound: a model is not to be had.
     """
     _check_data(config.task.data)
-    _check_reward(config.ppo.reward, source)
+    _check_reward(config.ppo.reward, origin)
     for stage, models in teacher_models(config).items():
         if stage in stages:
-            _check_models(models, source)
+            _check_models(models, origin)
     student = config.student
     if student.encoder is not None:
         from offline.student.starting_encoder import load_starting_encoder
@@ -51,18 +50,18 @@ def _check_data(data: DataConfig) -> None:
             )
 
 
-def _check_reward(reward: RewardConfig, source: Path | None) -> None:
+def _check_reward(reward: RewardConfig, origin: Origin | None) -> None:
     for number, module in enumerate(reward.modules):
         try:
             # Registers the module's terms, as PPO does.
             load_terms(RewardConfig(weights={}, modules=(module,)))
         except InvalidConfig as error:
-            where = _where(source, (*_REWARD, "modules", number))
+            where = _where(origin, (*_REWARD, "modules", number))
             raise InvalidConfig(f"{where}{error.message}", hint=error.hint) from error
     load_terms(RewardConfig(weights={}))
     weights = (*_REWARD, "weights")
     wrong = [
-        f"{_where(source, (*weights, name))}{unknown_key((*weights, name), sorted(TERMS))}"
+        f"{_where(origin, (*weights, name))}{unknown_key((*weights, name), sorted(TERMS))}"
         for name in reward.weights
         if name not in TERMS
     ]
@@ -73,16 +72,16 @@ def _check_reward(reward: RewardConfig, source: Path | None) -> None:
         )
 
 
-def _check_models(models: dict[str, str], source: Path | None) -> None:
+def _check_models(models: dict[str, str], origin: Origin | None) -> None:
     for key, name in models.items():
         try:
             check_model(name)
         except ModelNotFound as error:
-            where = _where(source, tuple(key.split(".")))
+            where = _where(origin, tuple(key.split(".")))
             raise ModelNotFound(f"{where}{key}: {error.message}", hint=error.hint) from error
 
 
-def _where(source: Path | None, location: Location) -> str:
-    """`tickets.yaml:9: `; nothing for what is not in the file but was given on the command line, or by default."""
-    place = None if source is None else place_in(source, location)
+def _where(origin: Origin | None, location: Location) -> str:
+    """`tickets.yaml:9: `; nothing for what is there by default."""
+    place = None if origin is None else origin.place(location)
     return "" if place is None else f"{place}: "

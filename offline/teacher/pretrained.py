@@ -3,6 +3,8 @@
 import json
 import os
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatch
 from importlib import util
 from pathlib import Path
 
@@ -15,6 +17,7 @@ PACKAGED = "all-MiniLM-L6-v2"
 # that one is fetched, and never run, since nothing is loaded with `trust_remote_code`.
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
 _HUB_SECONDS = 5.0
+_TOKENIZERS = ("tokenizer*", "vocab*", "*.model")
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -43,7 +46,7 @@ def model_directory(name: str) -> Path:
 
 def cached_model(name: str) -> Path | None:
     """The copy in the local Hugging Face cache that `model_directory` loads, named by its commit; None where there is
-    none, or none with configuration and weights: another program may have fetched a part of them.
+    none, or none with configuration, tokenizer and weights: another program may have fetched a part of them.
 
     The loader never fetches a repository's other files (a README, pickles), and without its patterns
     `huggingface_hub` takes every copy for an interrupted download.
@@ -55,6 +58,11 @@ def cached_model(name: str) -> Path | None:
     except (OSError, ValueError):
         return None
     return None if _missing(copy) else copy
+
+
+def holds_tokenizer(files: Iterable[str]) -> bool:
+    """Whether a file of a tokenizer is among those of a model; one of bytes has settings and no vocabulary."""
+    return any(fnmatch(name, kind) for name in files for kind in _TOKENIZERS)
 
 
 def _packaged() -> Path:
@@ -71,14 +79,17 @@ def _checked(directory: Path, name: str) -> Path:
     if missing := _missing(directory):
         raise ModelNotFound(
             f"The model {name!r} in {directory} has no {' and no '.join(missing)} file.",
-            hint="Expected a Hugging Face model directory; weights are read from safetensors only.",
+            hint="Expected a Hugging Face model directory with its tokenizer; weights are read from safetensors only.",
         )
     return directory
 
 
 def _missing(directory: Path) -> list[str]:
-    """What the loader would look for in vain: config.json, or weights, all files of those that are cut in several."""
+    """What the loader would look for in vain: config.json, any file of a tokenizer, or weights, all files of those that
+    are cut in several."""
     missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    if not holds_tokenizer(path.name for path in directory.iterdir()):
+        missing.append("tokenizer")
     files = {path.name for path in directory.glob("*.safetensors")}
     if not files:
         return [*missing, "safetensors"]

@@ -7,7 +7,7 @@ from typing import Annotated
 import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
-from offline.configs.loading import load_config, place_in
+from offline.configs.loading import Origin, load_config
 from offline.tasks.config import TaskConfig
 from services.platform.errors import InvalidConfig
 
@@ -102,6 +102,36 @@ def test_an_override_that_says_nothing_is_refused(tmp_path: Path, override: str)
         load(tmp_path, GOOD, override)
 
 
+def test_what_is_wrong_with_an_override_is_told_of_the_override_and_not_of_the_file(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD, "training.steps=0", "training.raet=1", "task.data=here.csv")
+    told = str(caught.value).splitlines()
+    assert len(told) == 3
+    assert any(
+        line.startswith("The override 'training.steps=0': 'training.steps': ") for line in told
+    )
+    assert any(
+        "'training.raet=1': unknown key 'training.raet'. Did you mean" in line for line in told
+    )
+    assert any(
+        line.startswith("The override 'task.data=here.csv': 'task.data': expected a section (")
+        and "train, validation, test" in line
+        and line.endswith("given 'here.csv'.")
+        for line in told
+    )
+
+
+def test_the_place_of_what_an_override_gave_is_the_override(tmp_path: Path) -> None:
+    path = tmp_path / "toy.yaml"
+    path.write_text(GOOD)
+    origin = Origin(path, ("training.steps=4", "training.steps = 5"))
+    assert origin.place(("training", "steps")) == "The override 'training.steps = 5'"
+    assert Origin(path, ("training={}",)).place(("training", "steps")) is not None
+    assert origin.place(("training",)) == f"{path}:8"
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InvalidConfig, match=r"absent\.yaml cannot be read"):
         load_config(Config, tmp_path / "absent.yaml")
@@ -110,8 +140,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 def test_a_place_is_told_for_what_the_file_says_alone(tmp_path: Path) -> None:
     path = tmp_path / "toy.yaml"
     path.write_text(GOOD)
-    assert place_in(path, ("training", "steps")) == f"{path}:9"
-    assert place_in(path, ("task", "labels", 1)) == f"{path}:4"
+    assert Origin(path).place(("training", "steps")) == f"{path}:9"
+    assert Origin(path).place(("task", "labels", 1)) == f"{path}:4"
     for absent in (("training", "rate"), ("task", "labels", 2), ("task", "name", "first")):
-        assert place_in(path, absent) is None
-    assert place_in(tmp_path / "absent.yaml", ("task",)) is None
+        assert Origin(path).place(absent) is None
+    assert Origin(tmp_path / "absent.yaml").place(("task",)) is None

@@ -14,6 +14,7 @@ MODEL = {
     "config.json": b"{}",
     "model.safetensors": b"weights",
     "pytorch_model.bin": b"pickled",
+    "tokenizer.json": b"{}",
 }
 
 

@@ -34,6 +34,7 @@ from hub_stand_in import MODEL, HubStandIn, Repository  # noqa: E402
 def model(directory: Path, weights: bytes = b"weights") -> Path:
     directory.mkdir(exist_ok=True)
     (directory / "config.json").write_text("{}")
+    (directory / "tokenizer.json").write_text("{}")
     (directory / "model.safetensors").write_bytes(weights)
     return directory
 
@@ -161,6 +162,7 @@ def test_an_edited_reward_of_the_user_s_own_is_seen_and_so_is_what_it_imports(
 
 NAME = "someone/something"
 OLD, NEW = "a" * 40, "b" * 40
+LOADED = {"config.json", "model.safetensors", "tokenizer.json"}
 
 
 def counted() -> str:
@@ -177,7 +179,7 @@ def test_a_model_counts_by_the_commit_in_the_cache_not_by_a_newer_one_of_the_hub
     assert counted() == f"commit {OLD}"
     assert not hub.downloads
     loaded = model_directory(NAME)
-    assert {path.name for path in loaded.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in loaded.iterdir()} == LOADED
     # The client has the list of all files: without the loader's patterns the copy counts as cut short.
     with pytest.raises(IncompleteSnapshotError):
         snapshot_download(NAME, local_files_only=True)
@@ -208,15 +210,17 @@ def test_a_copy_that_lacks_its_weights_counts_by_the_hub_s_commit_which_will_be_
     assert model_directory(NAME).name == NEW
 
 
+@pytest.mark.parametrize("part", [["config.json"], ["config.json", "model.safetensors"]])
 def test_a_part_that_another_program_fetched_is_no_copy_and_does_not_keep_the_rest_away(
-    hub: HubStandIn,
+    hub: HubStandIn, part: list[str]
 ) -> None:
     hub.models[NAME] = Repository(OLD, MODEL)
-    hf_hub_download(NAME, "config.json", cache_dir=constants.HF_HUB_CACHE)
+    for name in part:
+        hf_hub_download(NAME, name, cache_dir=constants.HF_HUB_CACHE)
     hub.models[NAME] = Repository(NEW, MODEL)
     assert counted() == f"commit {NEW}"
     loaded = model_directory(NAME)
-    assert {path.name for path in loaded.iterdir()} == {"config.json", "model.safetensors"}
+    assert {path.name for path in loaded.iterdir()} == LOADED
     assert loaded.name == NEW
 
 
@@ -225,6 +229,7 @@ def test_a_part_of_weights_that_are_cut_in_several_is_no_copy_either(hub: HubSta
     index = "model.safetensors.index.json"
     weights = {
         "config.json": b"{}",
+        "tokenizer.json": b"{}",
         index: json.dumps({"weight_map": {"a": shards[0], "b": shards[1]}}).encode(),
         **dict.fromkeys(shards, b"weights"),
     }
