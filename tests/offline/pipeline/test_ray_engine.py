@@ -37,15 +37,19 @@ def toy() -> Iterator[Any]:
 @pytest.fixture(scope="module")
 def cluster(toy: Any) -> Iterator[None]:
     """One local Ray for all tests: an engine that finds one leaves it alone."""
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
-    try:
-        yield
-    finally:
-        ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Its workers would give way to every other process of the machine, the other tests' among them.
+        patch.setenv("RAY_worker_niceness", "0")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=40)
+        try:
+            yield
+        finally:
+            ray.shutdown()
 
 
 # Ray warns of settings that it deprecates itself, and leaves sockets to the end of the process.
 pytestmark = [
+    pytest.mark.timeout(900),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

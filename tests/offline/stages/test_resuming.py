@@ -162,9 +162,12 @@ def test_killed_in_ppo_and_in_generate_a_run_goes_on_and_writes_the_same_bytes(
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray", "ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.timeout(900)
 def test_on_ray_a_run_writes_the_same_bytes(
-    tmp_path: Path, tiny_directory: Callable[[str], Path]
+    tmp_path: Path, tiny_directory: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Its workers would give way to every other process of the machine, the other tests' among them.
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     model = tiny_directory("gpt2")
     here = chain(tmp_path / "here", model, "knowledge").run(0, Recorder())
     made_before = shutil.ignore_patterns("generate", "knowledge")

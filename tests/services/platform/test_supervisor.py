@@ -202,31 +202,31 @@ def test_a_worker_that_stands_still_in_the_middle_of_a_log_line_is_killed(tmp_pa
 def test_a_worker_that_drains_for_longer_than_it_may_hang_finishes_what_is_under_way(
     tmp_path: Path,
 ) -> None:
-    with toy(tmp_path, hang=1.0) as service, ThreadPoolExecutor() as pool:
+    with toy(tmp_path, hang=3.0) as service, ThreadPoolExecutor() as pool:
         asked = pool.submit(service.get, "/hold/a")
         until(lambda: service.metrics().get("toy_held") == 1)
         for pid in service.workers().values():
             os.kill(pid, signal.SIGTERM)
-        time.sleep(4)
+        time.sleep(8)
         (tmp_path / "a").touch()
         assert asked.result(30) == "done"
         assert not service.events("worker_hangs")
 
 
 def test_workers_that_are_busy_or_were_all_paused_are_left_alone(tmp_path: Path) -> None:
-    with toy(tmp_path, hang=2.0) as service:
+    with toy(tmp_path, hang=4.0) as service:
         before = service.workers()
         for _ in range(4):
-            service.get("/block/0.8")
+            service.get("/block/1.2")
         everybody = [*before.values(), service.process.pid]
         for pid in everybody:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(4)
+        time.sleep(6)
         # The supervisor first: it must not take what was paused beside it for hanging.
         for pid in reversed(everybody):
             os.kill(pid, signal.SIGCONT)
             time.sleep(0.3)
-        time.sleep(2)
+        time.sleep(4)
         assert service.workers() == before
         assert service.get("/who")["pid"] in before.values()
         assert not service.events("worker_hangs")
