@@ -331,12 +331,9 @@ def _task_run(
 
 
 def _console(*, stderr: bool = False) -> Console:
-    """Standard output or error; progress goes there on a terminal, else as JSON events to standard error."""
-    from services.platform.logs import configure_logs
+    from offline.pipeline.progress import command_console
 
-    terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    configure_logs("retrikt", "warning" if terminal else "info")
-    return Console(width=None if terminal else 140, stderr=stderr)
+    return command_console(stderr=stderr)
 
 
 def _say_where(url: str) -> None:

@@ -1,6 +1,6 @@
 """The commands `retrikt knowledge …`: looking at the live release's items, and editing them.
 
-What edits say goes to standard output as one JSON object, as that of `retrikt rebuild`.
+What edits say goes to standard output as one JSON object, as that of `retrikt rebuild`; their steps to standard error.
 """
 
 import json
@@ -15,6 +15,7 @@ from services.platform.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from offline.knowledge.outcome import Edited
+    from offline.pipeline.progress import ProgressDisplay
 
 app = typer.Typer(
     help="Knowledge items of the live release: list, show, add, remove, relabel. Each edit makes the next "
@@ -174,9 +175,11 @@ def add_items(
             ask_labeller=not no_labeller,
             samples=samples,
             seed=seed,
+            display=display,
         )
 
-    _tell(edit_knowledge(directory, draft, settings))
+    display = _display()
+    _tell(edit_knowledge(directory, draft, settings, display=display))
 
 
 @app.command("remove")
@@ -228,7 +231,11 @@ def remove_items(
             raise InvalidConfig(f"The task {items.release.task} {needed} a --text-pair.")
         return draft_removal(items, ids or (), wanted, purge=purge)
 
-    _tell(edit_knowledge(directory, draft, settings, ids_of=release, by_id=bool(ids)))
+    _tell(
+        edit_knowledge(
+            directory, draft, settings, ids_of=release, by_id=bool(ids), display=_display()
+        )
+    )
 
 
 @app.command("relabel")
@@ -256,7 +263,9 @@ def relabel_items(
             items, ids, label, sources, new_labels=new_labels, ask_labeller=not no_labeller
         )
 
-    _tell(edit_knowledge(directory, draft, settings, ids_of=release, by_id=True))
+    _tell(
+        edit_knowledge(directory, draft, settings, ids_of=release, by_id=True, display=_display())
+    )
 
 
 @app.command("edits")
@@ -280,6 +289,13 @@ def list_edits(task_dir: TaskDirectory = None) -> None:
         for edit in Journal(directory).read()
     ]
     typer.echo(json.dumps(told, indent=1))
+
+
+def _display() -> "ProgressDisplay":
+    """Steps go to standard error: bars on a terminal, else events."""
+    from offline.pipeline.progress import choose_display, command_console
+
+    return choose_display(command_console(stderr=True))
 
 
 def _tell(edited: "Edited") -> None:

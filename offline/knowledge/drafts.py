@@ -13,6 +13,7 @@ from offline.knowledge.additions import (
 from offline.knowledge.items import Filter, Items
 from offline.knowledge.journal import AddedItem, Edit, RelabelledItem
 from offline.knowledge.sources import Labelling, Sources
+from offline.pipeline.progress import NO_DISPLAY, ProgressDisplay
 from services.platform.errors import InvalidData, NotFound
 
 
@@ -45,6 +46,7 @@ def draft_addition(
     ask_labeller: bool,
     samples: int = 0,
     seed: int = 0,
+    display: ProgressDisplay = NO_DISPLAY,
 ) -> Draft:
     """Add texts, and samples for their labels where there are to be any.
 
@@ -57,6 +59,7 @@ def draft_addition(
         ask_labeller: False does without its probabilities.
         samples: that the run's generator writes for each label of the texts; see `written_samples`.
         seed: of the samples.
+        display: is told of the steps of writing them.
 
     Raises:
         InvalidData: a text or label cannot be used (see `offline.knowledge.additions`), or no samples can be written.
@@ -106,7 +109,7 @@ def draft_addition(
         from offline.knowledge.written_samples import written_samples  # brings the teacher along
 
         asked = [replace(item, label=by_place[item.where]) for item in kept]
-        written = written_samples(items, asked, sources, samples, seed=seed)
+        written = written_samples(items, asked, sources, samples, seed=seed, display=display)
         added += written.items
         figures = written.figures
         warnings += written.warnings

@@ -22,6 +22,7 @@ from offline.knowledge.outcome import Edited
 from offline.knowledge.purge import Purged, purge
 from offline.knowledge.sources import Sources, sources_of
 from offline.pipeline.chain import run_lock
+from offline.pipeline.progress import NO_DISPLAY, ProgressDisplay, step
 from offline.store.config import StoreConfig
 from offline.store.gate import ReleaseConfig
 from offline.store.publish import open_backend, publish
@@ -66,6 +67,7 @@ def edit_knowledge(
     *,
     ids_of: str | None = None,
     by_id: bool = False,
+    display: ProgressDisplay = NO_DISPLAY,
 ) -> Edited:
     """Make one edit of the live release's knowledge, and release what comes of it.
 
@@ -75,6 +77,7 @@ def edit_knowledge(
         settings: how it is released.
         ids_of: the release that the draft's ids are of, where the caller knows.
         by_id: the draft tells items by id, which are those of the release that is live now.
+        display: is told of the steps that take long.
 
     Raises:
         AlreadyRunning: a run, or another edit, works in the task's directory.
@@ -101,7 +104,7 @@ def edit_knowledge(
         draft = drafted_by(items, sources)
         if draft.edit is None:
             return _timed(_told(items, draft, "nothing"), started)
-        edited = _release(task_directory, items, sources, draft, draft.edit, settings)
+        edited = _release(task_directory, items, sources, draft, draft.edit, settings, display)
         if draft.edit.purge is not None and edited.outcome in ("activated", "unchanged", "nothing"):
             purged = _finish_purges(task_directory, settings) or Purged((), (), (), (), 0)
             edited = replace(edited, purged=asdict(purged))
@@ -152,6 +155,7 @@ def _release(
     draft: Draft,
     edit: Edit,
     settings: EditSettings,
+    display: ProgressDisplay,
 ) -> Edited:
     if edit.purge is not None and not settings.release.activate:
         raise InvalidConfig(
@@ -167,38 +171,41 @@ def _release(
         return replace(told, edit=edit.id)
     with tempfile.TemporaryDirectory(prefix="retrikt-release-") as folder:
         candidate = Path(folder) / "candidate"
-        made = write_edited(
-            items.directory,
-            candidate,
-            [edit],
-            sources,
-            edits=[*items.release.edits, edit.id],
-            earlier=()
-            if (items.directory / EDITED).exists()
-            else journal.named(items.release.edits),
-        )
+        with step(display, "edit"):
+            made = write_edited(
+                items.directory,
+                candidate,
+                [edit],
+                sources,
+                edits=[*items.release.edits, edit.id],
+                earlier=()
+                if (items.directory / EDITED).exists()
+                else journal.named(items.release.edits),
+            )
         _refuse_purged(releases, made)
         inside = [*items.keys, *(item.key for item in edit.added)]
         held_out = sources.held_out(
             items.release.labels, inside, pair=items.knowledge.metadata.pair
         )
-        before, now = measure(items.directory, held_out), measure(candidate, held_out)
+        with step(display, "gate"):
+            before, now = measure(items.directory, held_out), measure(candidate, held_out)
         found = reasons(now, before, held_out, settings.release)
         warnings = [*draft.warnings, *_too_few(now, settings.release)]
         figures = _figures(before, now, held_out)
         journal.append(edit)
         metrics = {**_metrics(releases, made), "edited_from": items.release.release, **figures}
-        published = publish(
-            candidate,
-            metrics,
-            held_out,
-            task_directory,
-            settings.store,
-            settings.release,
-            judged=found,
-            base=items.release.release,
-            force=settings.force,
-        )
+        with step(display, "release"):
+            published = publish(
+                candidate,
+                metrics,
+                held_out,
+                task_directory,
+                settings.store,
+                settings.release,
+                judged=found,
+                base=items.release.release,
+                force=settings.force,
+            )
         warnings += [f"released all the same: {reason}" for reason in published.overridden]
         if published.outcome == "unchanged":
             _put_in_force(releases, items.release, edit)

@@ -19,6 +19,8 @@ from offline.knowledge.items import Items, labelled_by_persons
 from offline.knowledge.journal import item_keys, loose_forms
 from offline.knowledge.sample_sieve import Sieve, WrittenSamples
 from offline.knowledge.sources import Sources, forget_labellers
+from offline.pipeline.progress import ProgressDisplay, step
+from offline.pipeline.stage import Report
 from offline.store.knowledge import EMBEDDINGS, KnowledgeConfig
 from offline.tasks.label_words import label_words
 from offline.tasks.normal_form import letters_and_digits
@@ -73,7 +75,13 @@ class _Run:
 
 
 def written_samples(
-    items: Items, new: Sequence[NewItem], sources: Sources, count: int, *, seed: int
+    items: Items,
+    new: Sequence[NewItem],
+    sources: Sources,
+    count: int,
+    *,
+    seed: int,
+    display: ProgressDisplay,
 ) -> WrittenSamples:
     """Write samples for every label of the new items.
 
@@ -86,6 +94,7 @@ def written_samples(
         sources: that the release came from.
         count: samples that are written for each label; fewer are kept.
         seed: of the samples, the folds of the labeller and the tuning.
+        display: is told of the steps.
 
     Raises:
         InvalidData: an item has no label, a label has too few texts, or a result of the run is not here.
@@ -97,39 +106,42 @@ def written_samples(
     words = {label: _words(run.task, label) for label in dict.fromkeys(labelled.labels)}
     # The generator needs the memory that the run's own labeller took.
     forget_labellers()
-    labeller, embeddings = _labeller(labelled, words, settings, seed)
-    generator = load_generator(sources.stages["generator"].directory)
-    tuning = SoftPromptConfig.model_validate(sources.stages["soft_prompt"].config)
-    prompt = _prompt(
-        generator,
-        {label: words[label] for label in wanted},
-        labelled.with_labels(wanted),
-        tuning,
-        seed,
-    )
-    total = count * len(wanted)
+    with step(display, "labeller") as report:
+        labeller, embeddings = _labeller(labelled, words, settings, seed, report)
+    with step(display, "soft_prompt") as report:
+        generator = load_generator(sources.stages["generator"].directory)
+        tuning = SoftPromptConfig.model_validate(sources.stages["soft_prompt"].config)
+        prompt = _prompt(
+            generator,
+            {label: words[label] for label in wanted},
+            labelled.with_labels(wanted),
+            tuning,
+            seed,
+            report,
+        )
     generate = GenerateConfig.model_validate(sources.stages["generate"].config)
-    generate = generate.model_copy(update={"samples": total})
-    written, unfit = gathered(
-        [
-            write_shard(shard, generator, prompt.fixed(), wanted)
-            for shard in shards(generate, len(wanted), seed)
-        ]
-    )
+    generate = generate.model_copy(update={"samples": count * len(wanted)})
+    with step(display, "generate") as report:
+        tables = []
+        for shard in shards(generate, len(wanted), seed):
+            tables.append(write_shard(shard, generator, prompt.fixed(), wanted))
+            report(sum(table.num_rows for table in tables), generate.samples, {})
+        written, unfit = gathered(tables)
     quality = KnowledgeConfig.model_validate(sources.stages["knowledge"].config).quality
     # What is taken for another label tells nothing of this one; and however unevenly they pass, all may stay.
     quality = quality.model_copy(update={"other_label": "drop", "balance": float(len(words))})
-    known, known_embeddings = _known(run, items, labelled, embeddings, labeller)
-    sieve = Sieve(
-        labeller=labeller,
-        words=tuple(words.values()),
-        texts=known,
-        embeddings=known_embeddings,
-        keys=frozenset(items.keys),
-        held_out=_held_out(sources),
-        quality=quality,
-    )
-    found = sieve(written, unfit, wanted, generator.identity, pair=run.task.pair)
+    with step(display, "sieve"):
+        known, known_embeddings = _known(run, items, labelled, embeddings, labeller)
+        sieve = Sieve(
+            labeller=labeller,
+            words=tuple(words.values()),
+            texts=known,
+            embeddings=known_embeddings,
+            keys=frozenset(items.keys),
+            held_out=_held_out(sources),
+            quality=quality,
+        )
+        found = sieve(written, unfit, wanted, generator.identity, pair=run.task.pair)
     return WrittenSamples(found.items, found.figures, (*left_out, *found.warnings))
 
 
@@ -203,7 +215,11 @@ def _enough(
 
 
 def _labeller(
-    labelled: _Texts, words: Mapping[str, str], settings: LabellerConfig, seed: int
+    labelled: _Texts,
+    words: Mapping[str, str],
+    settings: LabellerConfig,
+    seed: int,
+    report: Report,
 ) -> tuple[Labeller, NDArray[np.float32]]:
     """A labeller of these labels, fitted to these texts, and its embeddings of them."""
     encoder = load_encoder(settings.encoder)
@@ -212,7 +228,13 @@ def _labeller(
     gold = np.array([place[label] for label in labelled.labels])
     rows = LabelledRows(labelled.texts, labelled.pairs, gold, labelled.forms)
     fitted = fit_labeller(
-        rows, embeddings, words, encoder, settings, seed=seed, progress=lambda *_: None
+        rows,
+        embeddings,
+        words,
+        encoder,
+        settings,
+        seed=seed,
+        progress=lambda done, total: report(done, total, {}),
     )
     return fitted.labeller, embeddings
 
@@ -223,6 +245,7 @@ def _prompt(
     labelled: _Texts,
     config: SoftPromptConfig,
     seed: int,
+    report: Report,
 ) -> SoftPrompt:
     """The prompt of these labels: their words, tuned on their texts."""
     names = list(words.values())
@@ -237,7 +260,7 @@ def _prompt(
         [list(words).index(label) for label in labelled.labels],
         config,
         seed=seed,
-        report=lambda *_: None,
+        report=report,
     )
     return prompt
 

@@ -1,8 +1,9 @@
-"""What a run shows: bars with rate and time left on a terminal, JSON log events otherwise."""
+"""What a run or an edit shows: bars with rate and time left on a terminal, JSON log events otherwise."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import structlog
@@ -22,6 +23,7 @@ from rich.progress import (
 from rich.text import Text
 
 from offline.pipeline.stage import Report
+from services.platform.logs import configure_logs
 
 EVENT_EVERY_SECONDS = 5.0
 
@@ -38,8 +40,40 @@ class ProgressDisplay(Protocol):
     def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None: ...
 
 
+def command_console(*, stderr: bool = False) -> Console:
+    """Standard output or error; progress goes there on a terminal, else as JSON events to standard error."""
+    terminal = (sys.stderr if stderr else sys.stdout).isatty()
+    configure_logs("retrikt", "warning" if terminal else "info")
+    return Console(width=None if terminal else 140, stderr=stderr)
+
+
 def choose_display(console: Console) -> ProgressDisplay:
     return TerminalDisplay(console) if console.is_terminal else EventDisplay()
+
+
+@contextmanager
+def step(display: ProgressDisplay, name: str) -> Iterator[Report]:
+    """A step of a command that is no run, shown as a stage of one is; gives what is called as its work goes on."""
+    started = time.perf_counter()
+    with display.working() as begin:
+        yield begin(name)
+    display.finished(name, round(time.perf_counter() - started, 3), {})
+
+
+class NoDisplay:
+    """Shows nothing."""
+
+    def reused(self, stage: str, key: str) -> None:
+        pass
+
+    def working(self) -> AbstractContextManager[Callable[[str], Report]]:
+        return nullcontext(lambda _: lambda *_: None)
+
+    def finished(self, stage: str, seconds: float, metrics: Mapping[str, Any]) -> None:
+        pass
+
+
+NO_DISPLAY = NoDisplay()
 
 
 class _RateColumn(ProgressColumn):

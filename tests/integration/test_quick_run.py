@@ -86,6 +86,10 @@ def test_the_run_s_generator_writes_samples_for_labels_of_added_texts(
     told = json.loads(done.stdout)
     # 9 for the gate: the run is so small that a new label costs it accuracy.
     assert done.returncode == (0 if told["outcome"] == "activated" else 9), done.stderr
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
+    assert [event["stage"] for event in events if event["event"] == "stage_finished"] == [
+        "labeller", "soft_prompt", "generate", "sieve", "edit", "gate", "release",
+    ]  # fmt: skip
     written, kept = told["written"], sum(told["written"]["kept"].values())
     assert written["written"] == 1600 == kept + sum(written["dropped"].values())
     assert written["kept"].keys() == {"vpn_connection", "phishing_report"}

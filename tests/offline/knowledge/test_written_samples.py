@@ -18,6 +18,7 @@ from offline.knowledge.journal import JOURNAL, AddedItem, Edit, item_keys, loose
 from offline.knowledge.sample_sieve import Sieve, WrittenSamples
 from offline.knowledge.sources import Sources, sources_of
 from offline.knowledge.written_samples import written_samples
+from offline.pipeline.progress import NO_DISPLAY
 from offline.teacher.generation import SCHEMA
 from offline.teacher.quality import QualityConfig
 from services.platform.errors import InvalidData
@@ -239,5 +240,5 @@ def test_a_text_without_a_label_is_refused(task: Path) -> None:
     with pytest.raises(InvalidData, match="has no label"):
         written_samples(
             items, [NewItem("row 1", TEST_ROW, None, None)], sources_of(task, items.release), 8,
-            seed=0,
+            seed=0, display=NO_DISPLAY,
         )  # fmt: skip
