@@ -29,6 +29,7 @@ def create():
     app = FastAPI()
     @app.get("/slow")
     async def slow() -> str:
+        print("begun", flush=True)
         await asyncio.sleep(1.0)
         return "done"
     @app.get("/")
@@ -63,7 +64,8 @@ def test_sigterm_lets_running_requests_finish_and_ends_with_status_0() -> None:
             target=lambda: answers.append(httpx.get(f"{url}/slow", timeout=20).json())
         )
         caller.start()
-        threading.Event().wait(0.4)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
         os.kill(process.pid, signal.SIGTERM)
         caller.join()
         _, logged = process.communicate(timeout=20)
