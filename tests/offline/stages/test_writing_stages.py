@@ -10,6 +10,7 @@ import peft
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from structlog.testing import capture_logs
 
 from offline.pipeline.manifest import hash_files
 from offline.pipeline.stage import StageContext
@@ -146,6 +147,19 @@ def test_the_same_inputs_and_seed_write_the_same_bytes(tmp_path: Path) -> None:
     for stage in ("generator", "soft_prompt", "ppo", "comparison", "generate"):
         assert hash_files(first[stage]) == hash_files(again[stage]), stage
         assert hash_files(first[stage]) != hash_files(other[stage]), stage
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "steps", "told"), [(230, 1, True), (231, 1, False), (64, 0, False)]
+)
+def test_rounds_with_few_samples_of_a_label_are_told(
+    batch_size: int, steps: int, told: bool
+) -> None:
+    config = PPOConfig(batch_size=batch_size, steps=steps)
+    with capture_logs() as logs:
+        ppo.warn_of_few_samples(config, labels=77)
+    assert [line["event"] for line in logs] == ["few_samples_a_label"] * told
+    assert not told or "ppo.batch_size to 231" in logs[0]["hint"]
 
 
 def test_a_missing_model_leaves_nothing_behind(tmp_path: Path) -> None:
