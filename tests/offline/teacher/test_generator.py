@@ -234,11 +234,13 @@ def test_damaged_files_of_a_model_are_an_error_that_names_it(
         describe_generator(config, pair=False, names=["a"], directory=tmp_path)
 
 
-def test_an_encoder_is_no_generator(tmp_path: Path) -> None:
+def test_an_encoder_is_no_generator(tmp_path: Path, tiny_directory: Callable[[str], Path]) -> None:
     from transformers import DistilBertConfig, DistilBertModel
 
     config = DistilBertConfig(vocab_size=40, dim=16, hidden_dim=16, n_layers=1, n_heads=2)
     DistilBertModel(config).save_pretrained(tmp_path / "encoder")
+    for file in tiny_directory("gpt2").glob("tokenizer*"):
+        shutil.copy(file, tmp_path / "encoder")
     named = GeneratorConfig(model=str(tmp_path / "encoder"))
     with pytest.raises(InvalidConfig, match="no language model that writes text"):
         describe_generator(named, pair=False, names=["a"], directory=tmp_path)
