@@ -107,6 +107,35 @@ def _overriding(overrides: Sequence[str], location: Location) -> str | None:
     return None
 
 
+def _inside(overrides: Sequence[str], location: Location) -> list[str]:
+    """Overrides that gave something in the section at `location`."""
+    keys = [tuple(override.partition("=")[0].strip().split(".")) for override in overrides]
+    return [
+        override
+        for override, given in zip(overrides, keys, strict=True)
+        if given[: len(location)] == location
+    ]
+
+
+def _where(
+    document: CommentedMap, origin: Origin, location: Location, *, missing: bool = False
+) -> str:
+    """Where a fault at `location` was given: in the file, in overrides, or in both, where both gave parts of a section.
+
+    What is `missing` from a section of the file is not an override's fault.
+    """
+    if override := _overriding(origin.overrides, location):
+        return override
+    line = _line(document, location)
+    file = f"{origin.path}:{line}" if line else f"{origin.path}"
+    if not (inside := _inside(origin.overrides, location)):
+        return file
+    told = f"override{'s' if len(inside) > 1 else ''} {', '.join(map(repr, inside))}"
+    if not _in_file(document, location):
+        return f"The {told}"
+    return file if missing else f"{file} with the {told}"
+
+
 def _override(document: CommentedMap, override: str) -> None:
     name, separator, value = override.partition("=")
     keys = name.strip().split(".")
@@ -127,12 +156,11 @@ def _override(document: CommentedMap, override: str) -> None:
 def _describe(model: type[BaseModel], document: CommentedMap, origin: Origin, item: Any) -> str:
     location = tuple(part for part in item["loc"] if part not in ("[key]",))
     name = ".".join(map(str, location)) or "the file"
-    line = _line(document, location)
-    where = f"{origin.path}:{line}" if line else f"{origin.path}"
-    where = _overriding(origin.overrides, location) or where
+    missing = item["type"] in ("missing", "missing_argument")
+    where = _where(document, origin, location[:-1] if missing else location, missing=missing)
     if item["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{where}: {unknown_key(location, _keys(model, location[:-1]))}"
-    if item["type"] in ("missing", "missing_argument"):
+    if missing:
         return f"{where}: {name!r} is missing."
     if item["type"] in _NO_SECTION and (keys := _keys(model, location)):
         return (
@@ -157,6 +185,16 @@ def _line(document: Any, location: Location) -> int | None:
             line = position[0] + 1
         node = node[key]
     return line
+
+
+def _in_file(document: Any, location: Location) -> bool:
+    """Whether the file has a node at `location`: overrides have put theirs beside its own, without a line."""
+    node = document
+    for key in location:
+        if key not in (node.lc.data or {}):
+            return False
+        node = node[key]
+    return True
 
 
 def _keys(model: type[Any], location: Location) -> list[str]:

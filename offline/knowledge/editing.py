@@ -77,7 +77,7 @@ def edit_knowledge(
         settings: how it is released.
         ids_of: the release that the draft's ids are of, where the caller knows.
         by_id: the draft tells items by id, which are those of the release that is live now.
-        display: is told of the steps that take long.
+        display: is told of the steps that take long, but for the labeller's look at the texts.
 
     Raises:
         AlreadyRunning: a run, or another edit, works in the task's directory.
@@ -93,7 +93,7 @@ def edit_knowledge(
         return _timed(_told(items, draft, "planned"), started)
     with run_lock(task_directory, held_by="run or edit", hint="Wait for it to end."):
         _check_store(task_directory, settings.store)
-        finished = _finish_purges(task_directory, settings)
+        finished = _finish_purges(task_directory, settings, display)
         if finished is not None and by_id:
             raise InvalidInput(
                 "An earlier purge was cut short, and was finished just now; nothing else was done.",
@@ -106,7 +106,7 @@ def edit_knowledge(
             return _timed(_told(items, draft, "nothing"), started)
         edited = _release(task_directory, items, sources, draft, draft.edit, settings, display)
         if draft.edit.purge is not None and edited.outcome in ("activated", "unchanged", "nothing"):
-            purged = _finish_purges(task_directory, settings) or Purged((), (), (), (), 0)
+            purged = _finish_purges(task_directory, settings, display) or Purged((), (), (), (), 0)
             edited = replace(edited, purged=asdict(purged))
             if not draft.ids and not any(asdict(purged).values()):
                 told = (
@@ -308,13 +308,18 @@ def _metrics(releases: ReleaseDirectory, made: ReleaseManifest) -> dict[str, Any
         return {}
 
 
-def _finish_purges(task_directory: Path, settings: EditSettings) -> Purged | None:
+def _finish_purges(
+    task_directory: Path, settings: EditSettings, display: ProgressDisplay
+) -> Purged | None:
     """Delete what was to be deleted; None where nothing was. Texts that are live again stay."""
     asked = [edit for edit in edits_in_force(task_directory) if edit.purge == "asked"]
     keys = {key for edit in asked for key in edit.removed}
     if keys:
         keys -= set(Items.of(task_directory).keys)
-    return purge(task_directory, keys, settings.store) if keys else None
+    if not keys:
+        return None
+    with step(display, "purge"):
+        return purge(task_directory, keys, settings.store)
 
 
 def _timed(edited: Edited, started: float) -> Edited:

@@ -122,10 +122,11 @@ def written_samples(
     generate = GenerateConfig.model_validate(sources.stages["generate"].config)
     generate = generate.model_copy(update={"samples": count * len(wanted)})
     with step(display, "generate") as report:
-        tables = []
+        tables, asked = [], 0
         for shard in shards(generate, len(wanted), seed):
             tables.append(write_shard(shard, generator, prompt.fixed(), wanted))
-            report(sum(table.num_rows for table in tables), generate.samples, {})
+            asked += len(shard.labels)
+            report(asked, generate.samples, {})
         written, unfit = gathered(tables)
     quality = KnowledgeConfig.model_validate(sources.stages["knowledge"].config).quality
     # What is taken for another label tells nothing of this one; and however unevenly they pass, all may stay.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from offline.teacher.pretrained import (
     PACKAGED,
     cached_model,
-    holds_tokenizer,
+    may_hold_tokenizer,
     model_directory,
     not_found,
 )
@@ -74,7 +74,7 @@ def _check_on_hub(name: str) -> None:
     files = [Path(file.rfilename) for file in current.siblings or ()]
     top = [path.name for path in files if len(path.parts) == 1]
     missing = [] if "config.json" in top else ["config.json"]
-    if not holds_tokenizer(top):
+    if not may_hold_tokenizer(top):
         missing.append("tokenizer")
     if not any(file.endswith(".safetensors") for file in top):
         missing.append("safetensors")

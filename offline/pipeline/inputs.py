@@ -1,6 +1,7 @@
 """What a run names and does not hold: data, models, terms of the reward. Told in seconds, before the first stage."""
 
 from collections.abc import Set
+from typing import TYPE_CHECKING
 
 from offline.configs.loading import Location, Origin, unknown_key
 from offline.configs.run import RunConfig
@@ -9,6 +10,9 @@ from offline.pipeline.outside import teacher_models
 from offline.tasks.config import DataConfig
 from offline.teacher.rewards import TERMS, RewardConfig, load_terms
 from services.platform.errors import InvalidConfig, InvalidData, ModelNotFound
+
+if TYPE_CHECKING:
+    from offline.student.starting_encoder import StudentEncoderConfig
 
 _REWARD = ("ppo", "reward")
 
@@ -28,23 +32,34 @@ def check_inputs(config: RunConfig, stages: Set[str], origin: Origin | None = No
             student is to start from what is no such encoder.
         ModelNotFound: a model is not to be had.
     """
-    _check_data(config.task.data)
+    _check_data(config.task.data, origin)
     _check_reward(config.ppo.reward, origin)
     for stage, models in teacher_models(config).items():
         if stage in stages:
             _check_models(models, origin)
     student = config.student
     if student.encoder is not None:
-        from offline.student.starting_encoder import load_starting_encoder
-
-        load_starting_encoder(student.encoder, student.shape.max_tokens)
+        _check_starting_encoder(student.encoder, student.shape.max_tokens, origin)
 
 
-def _check_data(data: DataConfig) -> None:
+def _check_starting_encoder(
+    encoder: "StudentEncoderConfig", max_tokens: int, origin: Origin | None
+) -> None:
+    from offline.student.starting_encoder import load_starting_encoder
+
+    try:
+        load_starting_encoder(encoder, max_tokens)
+    except (ModelNotFound, InvalidConfig) as error:
+        where = _where(origin, ("student", "encoder", "model"))
+        raise type(error)(f"{where}student.encoder: {error.message}", hint=error.hint) from error
+
+
+def _check_data(data: DataConfig, origin: Origin | None) -> None:
     for split, source in data.sources().items():
         if not source.startswith("hf:") and not (path := data.path(source)).is_file():
+            where = _where(origin, ("task", "data", split))
             raise InvalidData(
-                f"The {split} split's file {path} does not exist.",
+                f"{where}The {split} split's file {path} does not exist.",
                 hint=f"Name the file, task.data.{split}, or its directory: "
                 "--set task.data.directory=DIR.",
             )

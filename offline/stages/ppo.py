@@ -18,7 +18,8 @@ from offline.teacher.run_log import RunLog
 log = structlog.get_logger(__name__)
 
 SAMPLES_A_LABEL = 3
-"""Of a round, at least: with fewer, rounds know too little of a label, and agreement does not rise (docs/ppo.md)."""
+"""Of a round, at least: with fewer, steps of the default size are too large for what a round knows of a label, and
+agreement hardly rises (docs/ppo.md)."""
 
 
 def run(inputs: Mapping[str, Path], config: PPOConfig, context: StageContext) -> dict[str, Any]:
@@ -60,5 +61,6 @@ def warn_of_few_samples(config: PPOConfig, labels: int) -> None:
             "few_samples_a_label",
             batch_size=config.batch_size,
             labels=labels,
-            hint=f"Set ppo.batch_size to {wanted} or more, and ppo.steps to as many fewer.",
+            hint=f"Set ppo.batch_size to {wanted} or more, ppo.minibatch_size to half of it and ppo.steps to as many"
+            " fewer; or take smaller steps (ppo.learning_rate, ppo.shared_learning_rate).",
         )

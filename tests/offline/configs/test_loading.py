@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offline.configs.loading import Origin, load_config
 from offline.tasks.config import TaskConfig
@@ -27,6 +27,22 @@ class Config(BaseModel):
     training: Training = Training()
 
 
+class Span(BaseModel):
+    low: int
+    high: int
+
+    @model_validator(mode="after")
+    def _check_order(self) -> "Span":
+        if self.low > self.high:
+            raise ValueError("low is above high")
+        return self
+
+
+class Spans(BaseModel):
+    span: Span
+    other: Span = Span(low=0, high=0)
+
+
 GOOD = """
 task:
   name: toy
@@ -43,6 +59,12 @@ def load(tmp_path: Path, text: str, *overrides: str) -> Config:
     path = tmp_path / "toy.yaml"
     path.write_text(text)
     return load_config(Config, path, overrides)
+
+
+def load_spans(tmp_path: Path, text: str, *overrides: str) -> Spans:
+    path = tmp_path / "toy.yaml"
+    path.write_text(text)
+    return load_config(Spans, path, overrides)
 
 
 def test_a_good_file_loads_and_label_names_become_words(tmp_path: Path) -> None:
@@ -121,6 +143,41 @@ def test_what_is_wrong_with_an_override_is_told_of_the_override_and_not_of_the_f
         and line.endswith("given 'here.csv'.")
         for line in told
     )
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (("trianing.steps=1",), "The override 'trianing.steps=1': unknown key 'trianing'."),
+        (
+            ("training.rates.first=1", "training.rates.last=2"),
+            "The overrides 'training.rates.first=1', 'training.rates.last=2': unknown key",
+        ),
+    ],
+)
+def test_a_section_that_overrides_alone_gave_is_told_as_theirs(
+    tmp_path: Path, overrides: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(InvalidConfig) as caught:
+        load(tmp_path, GOOD, *overrides)
+    assert str(caught.value).startswith(told)
+
+
+def test_a_fault_of_a_section_names_the_file_and_the_overrides_that_gave_parts_of_it(
+    tmp_path: Path,
+) -> None:
+    document = "span:\n  low: 2\n  high: 4\n"
+    with pytest.raises(InvalidConfig, match=r"toy\.yaml:1 with the override 'span\.low=5': 'span'"):
+        load_spans(tmp_path, document, "span.low=5")
+    with pytest.raises(InvalidConfig, match=r"toy\.yaml:1: 'span': low is above high"):
+        load_spans(tmp_path, document.replace("2", "6"))
+    with pytest.raises(
+        InvalidConfig, match=r"^The override 'other\.low=5': 'other\.high' is missing"
+    ):
+        load_spans(tmp_path, document, "other.low=5")
+    for override in ("other={low: 1, high: 2}", "span.low=1"):
+        with pytest.raises(InvalidConfig, match=r"toy\.yaml:1: 'span\.high' is missing"):
+            load_spans(tmp_path, "span:\n  low: 2\n", override)
 
 
 def test_the_place_of_what_an_override_gave_is_the_override(tmp_path: Path) -> None:

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from offline.teacher.pretrained import model_directory
+from services.platform.errors import ModelNotFound
+
 TREE = Path(__file__).parents[3]
 NAME = "someone/no-such-model"
 SEARCH = f"""
@@ -72,3 +75,22 @@ def test_a_hub_that_is_away_is_told_in_seconds_and_with_what_was_tried(
         "`save_pretrained` and name that directory",
     ):
         assert part in message, message
+
+
+@pytest.mark.parametrize(
+    ("kind", "whole"), [("BertTokenizer", False), ("ByT5Tokenizer", True), ("Nobody", False)]
+)
+def test_settings_of_a_tokenizer_are_one_where_it_reads_bytes(
+    tmp_path: Path, kind: str, whole: bool
+) -> None:
+    """Of any other class transformers makes a tokenizer of special tokens alone, and raises nothing."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer.py").write_text("")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": kind}))
+    if not whole:
+        with pytest.raises(ModelNotFound, match="has no tokenizer file"):
+            model_directory(str(tmp_path))
+        (tmp_path / "vocab.txt").write_text("[PAD]")
+    assert model_directory(str(tmp_path)) == tmp_path
