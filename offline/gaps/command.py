@@ -70,15 +70,14 @@ def gaps(
         groups=groups,
         least_asked=least_asked,
     )
+    # Before anything is shown: who pipes it may not read to the end.
+    count = None if output is None else write_texts(output, _chosen(report.groups, take))
     if as_json:
         typer.echo(json.dumps(report.as_dict(examples), indent=1, ensure_ascii=False))
-    else:
-        _show(report, examples)
-    if output is not None:
-        chosen = _chosen(report.groups, take)
-        count = write_texts(output, chosen)
-        if not as_json:
-            Console(soft_wrap=True).print(f"{count} texts are in {escape(str(output))}")
+        return
+    _show(report, examples)
+    if count is not None:
+        Console(soft_wrap=True).print(f"{count} texts are in {escape(str(output))}")
 
 
 def _chosen(groups: "list[Group]", take: list[int] | None) -> "dict[int, Group]":

@@ -1,6 +1,6 @@
 """Knowledge items as a table on the terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -9,17 +9,23 @@ from rich.text import Text
 from offline.knowledge.items import Items
 
 
+def _highest(soft_label: Mapping[str, float]) -> str:
+    label, probability = max(soft_label.items(), key=lambda one: one[1])
+    return f"{label} {probability:.2f}"
+
+
 def print_items(items: Items, found: Sequence[int], limit: int) -> None:
     """Print the first `limit` of the items found, and how many there are."""
     console = Console()
     if not console.is_terminal:
         console.width = 160
-    table = Table("id", "label", "origin", "text")
+    table = Table("id", "label", "soft label", "origin", "text")
     for identity in found[:limit]:
         text, pair = items.texts[identity], items.pairs[identity]
         cells = (
             str(identity),
             items.labels[identity] or "",
+            _highest(items.described(identity)["soft_label"]),
             items.origins[identity],
             text if pair is None else f"{text} | {pair}",
         )

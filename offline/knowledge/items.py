@@ -1,5 +1,6 @@
 """The knowledge items of a release, as a person looks for them."""
 
+import difflib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from services.platform.errors import NotFound, ReleaseNotFound
 from services.releases.directory import ReleaseDirectory
 from services.releases.manifest import KNOWLEDGE, ReleaseManifest, refuse_purged
 from services.store.knowledge_file import Knowledge, read_knowledge
+from services.store.knowledge_schema import ORIGINS
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,15 @@ def labelled_by_persons(table: pa.Table) -> list[bool]:
         label is not None and not (origin == "generated" and "nearest" in dict(quality or ()))
         for label, origin, quality in zip(*columns, strict=True)
     ]
+
+
+def _check_known(kind: str, wanted: Collection[str], known: Collection[str]) -> None:
+    for name in wanted:
+        if name not in known:
+            near = difflib.get_close_matches(name, sorted(known), n=1)
+            meant = f"Did you mean {near[0]!r}? " if near else ""
+            listed = ", ".join(sorted(known))
+            raise NotFound(f"No item has the {kind} {name!r}.", hint=f"{meant}There are {listed}.")
 
 
 class Items:
@@ -105,7 +116,9 @@ class Items:
         return item_keys(self.texts, self.pairs)
 
     def matching(self, wanted: Filter) -> list[int]:
-        """Ids of the items that fit."""
+        """Ids of the items that fit. Raises NotFound where the release has no such label or origin at all."""
+        _check_known("label", wanted.labels, {*self.release.labels, *filter(None, self.labels)})
+        _check_known("origin", wanted.origins, ORIGINS)
         part = None if wanted.contains is None else wanted.contains.casefold()
         keys = self.keys if wanted.keys else None
         return [

@@ -56,6 +56,8 @@ def read_items(
     Raises:
         InvalidData: as `read_split`, but for the labels.
     """
+    if not path.is_file():
+        raise InvalidData(f"The file {path} does not exist.", hint="Name one with rows to add.")
     for where, row in _rows(str(path), Path(), "added"):
         text, pair, _ = _example(row, fields, None, where)
         label = row.get(fields.label)

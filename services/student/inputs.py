@@ -45,11 +45,12 @@ def read_inputs(
     return texts, False, faults
 
 
-def check_size(inputs: int, most: int) -> None:
-    """Raises BatchTooLarge where a request holds more inputs than it may."""
+def check_size(inputs: int, most: int, *, field: str | None = None) -> None:
+    """Raises BatchTooLarge where a request holds more inputs than it may, or than a request with `field` may."""
     if inputs > most:
+        asked = "" if field is None else f" with {field!r}"
         raise BatchTooLarge(
-            f"The request holds {inputs} inputs, at most {most} are taken.",
+            f"The request holds {inputs} inputs, at most {most} are taken{asked}.",
             hint="Send them in several requests.",
         )
 

@@ -108,7 +108,7 @@ def read_predict_request(
     texts, single, faults = read_inputs(content["inputs"], pair, max_texts, partial)
     explain = read_flag(content, "explain")
     if explain:
-        check_size(len(texts), MAX_EXPLAINED)
+        check_size(len(texts), MAX_EXPLAINED, field="explain")
     raw_scores = read_flag(content, "raw_scores")
     parameters = content.get("parameters")
     top_k = None

@@ -30,6 +30,8 @@ log = structlog.get_logger(__name__)
 _RESERVED = 0.2
 """Share of a request's time that a search may not use up."""
 
+_MAKE_ONE_LIVE = "`retrikt run CONFIG` makes one and makes it live; `retrikt release activate` does the latter alone."
+
 
 class PredictionService:
     """Follows the live release and answers requests with it, in batches on one thread.
@@ -87,7 +89,11 @@ class PredictionService:
     async def start(self, *, wait_seconds: float = 10.0) -> None:
         """Follow the releases; return once the live one serves, or it takes longer than that."""
         self._follower.start()
-        await asyncio.to_thread(self._follower.looked.wait, wait_seconds)
+        looked = await asyncio.to_thread(self._follower.looked.wait, wait_seconds)
+        if looked and self._predictor is None and self._follower.failure is None:
+            log.warning(
+                "no_release_is_live", directory=str(self._settings.task_dir), hint=_MAKE_ONE_LIVE
+            )
 
     async def close(self) -> None:
         """Answer what waits and stop."""
@@ -139,7 +145,7 @@ class PredictionService:
                 "No release serves yet."
                 if failure is None
                 else f"The live release {failure.release} cannot be served: {failure.reason}",
-                hint="`retrikt release activate` makes one live." if failure is None else None,
+                hint=_MAKE_ONE_LIVE if failure is None else None,
             )
         return self._predictor
 

@@ -1,6 +1,7 @@
 """Knowledge gaps: read whatever the log went through, grouped by kind, and written so that a rebuild learns of them."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,23 @@ def test_the_command_shows_groups_and_writes_texts_that_a_task_reads_as_unlabell
     written = [json.loads(row) for row in out.read_text().splitlines()]
     assert {row["group"] for row in written} == {2}
     assert all("wifi" in row["text"] for row in written)
+
+
+def test_texts_are_written_though_nobody_reads_what_is_shown(
+    task: TinyTask, tmp_path: Path
+) -> None:
+    rows = [line(f"printer {number} broken") for number in range(4)]
+    log, out = write(tmp_path / "gaps.jsonl", *rows), tmp_path / "texts.jsonl"
+    command = [sys.executable, "-m", "offline", "gaps", str(log), "--vectors", "student"]
+    with subprocess.Popen(
+        [*command, "--task-dir", str(task.directory), "--groups", "1", "--output", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        process.wait(timeout=240)
+    assert len(out.read_text().splitlines()) == 4
 
 
 def test_a_file_that_cannot_be_written_is_an_error_that_says_so(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from edited_task import (
 
 from offline.knowledge.additions import read_additions
 from offline.knowledge.in_force import edits_in_force, held_out_rows, with_edits
+from offline.knowledge.item_table import print_items
 from offline.knowledge.items import Filter, Items
 from offline.knowledge.journal import JOURNAL, item_keys
 from offline.pipeline.chain import run_lock
@@ -46,6 +47,26 @@ from services.store.backends.edge import EdgeBackend
 from services.store.snapshots import SnapshotDirectory
 
 KNOWN = "locked account please help"
+
+
+def test_a_label_or_origin_that_the_release_has_not_is_refused_with_the_nearest(task: Path) -> None:
+    items = Items.of(task)
+    assert items.matching(Filter(labels=["login"], origins=["manual"])) == []
+    with pytest.raises(NotFound, match=r"the label 'logn'.*Did you mean 'login'.*network"):
+        items.matching(Filter(labels=["login", "logn"]))
+    with pytest.raises(NotFound, match=r"the origin 'manually'.*Did you mean 'manual'"):
+        items.matching(Filter(origins=["manually"]))
+
+
+def test_the_table_of_items_tells_what_the_labeller_takes_each_for(
+    task: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    items = Items.of(task)
+    print_items(items, [0], 1)
+    label, probability = next(iter(items.described(0)["soft_label"].items()))
+    told = capsys.readouterr().out
+    assert f"{label} {probability:.2f}" in told
+    assert f"1 of 1 items that fit, of {len(items)}" in told
 
 
 def test_a_new_label_comes_after_the_student_s_and_is_recognised(task: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from offline.pipeline.manifest import StageManifest
 from offline.pipeline.release_stages import STAGES
 from offline.report.evaluation import OURS, SYSTEMS, write_predictions
-from offline.report.summary import FinishedRun, summarise
+from offline.report.summary import FinishedRun, size_of, summarise
 
 GENERATED = {"distinct": 0.9, "copies": 0.1, "label_agreement": 0.5, "self_bleu": 0.3}
 COMPARED = {"reward": 1.0, "label_agreement_judge": 0.4, "self_bleu": 0.2, "parts": {"length": 1.0}}
@@ -62,6 +62,17 @@ def finished(root: Path, seed: int, *, right: int, generated: dict[str, float]) 
 
 def summary(*runs: FinishedRun) -> dict[str, Any]:
     return summarise("toy", runs, store_bytes=5, release_seconds=None)
+
+
+def test_a_size_is_what_was_written_and_not_the_holes_of_sparse_files(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "small").write_bytes(b"x" * 100)
+    with (tmp_path / "sparse").open("wb") as file:
+        file.write(b"x" * 50_000)
+        file.truncate(32 * 2**20)
+    assert 50_000 <= size_of(tmp_path) < 2**20
+    assert size_of(tmp_path / "deep") == 100
+    assert size_of(tmp_path / "none") == 0
 
 
 def test_figures_are_means_over_the_seeds_with_their_spread(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ def test_without_a_release_the_service_lives_but_is_not_ready_until_there_is_one
             assert response.json()["code"] == "not_ready"
             assert response.json()["error_type"] == "Unhealthy"
         assert service.http.get("/info").json()["release"] is None
+        until(lambda: "no_release_is_live" in service.events())
         task.releases.activate(task.two)
         until(lambda: answers(service, "/readyz"))
         assert service.predict("wifi").headers["x-retrikt-release"] == task.two

@@ -31,7 +31,7 @@ def test_fewer_texts_are_explained_than_answered() -> None:
 
     assert len(ask(most, explain=True).texts) == MAX_EXPLAINED
     assert len(ask([*most, ["b"]], explain=False).texts) == MAX_EXPLAINED + 1
-    with pytest.raises(BatchTooLarge, match="holds 33 inputs, at most 32"):
+    with pytest.raises(BatchTooLarge, match="holds 33 inputs, at most 32 are taken with 'explain'"):
         ask([*most, ["b"]], explain=True)
 
 
